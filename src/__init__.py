@@ -1,0 +1,1 @@
+"""datlab: the laboratory for ablations of deformable attention in vision transformers."""

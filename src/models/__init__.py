@@ -1,0 +1,1 @@
+"""DAT and its parts: one file for each idea of the paper; `dat.py` assembles them."""

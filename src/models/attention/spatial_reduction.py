@@ -1,0 +1,52 @@
+"""Attention to a shrunken map (PVT's spatial reduction attention; row "P" of DAT, Table 6)."""
+
+from dataclasses import dataclass
+
+from einops import rearrange
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+
+from src.models.attention.attend import attend
+from src.models.geometry import GeometryError, nearest, size
+from src.models.stage import Stage
+
+
+class SpatialReductionAttention(nn.Module):
+    """Keys and values are patches of `reduction` x `reduction` pixels, each projected to one token.
+
+    Args:
+        dim: channels, split evenly over `num_heads`.
+        reduction: side of a patch in pixels; must divide the map.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, reduction: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.reduce = nn.Sequential(nn.Conv2d(dim, dim, reduction, reduction), LayerNorm2d(dim, eps=1e-5))
+        self.to_q = nn.Conv2d(dim, dim, 1)
+        self.to_kv = nn.Conv2d(dim, 2 * dim, 1)
+        self.proj = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = "b (heads d) h w -> b heads (h w) d"
+        q = rearrange(self.to_q(x), heads, heads=self.num_heads)
+        k, v = (rearrange(t, heads, heads=self.num_heads) for t in self.to_kv(self.reduce(x)).chunk(2, dim=1))
+        return self.proj(rearrange(attend(q, k, v), "b heads (h w) d -> b (heads d) h w", h=x.shape[2]))
+
+
+@dataclass(frozen=True)
+class SpatialReduction:
+    """Builds the spatial reduction attention of a stage."""
+
+    def check(self, stage: Stage) -> None:
+        """Patches must tile the map, and there must be more than one of them."""
+        height, width = stage.map_size
+        fits = [r for r in range(1, max(height, width)) if height % r == 0 and width % r == 0]
+        if stage.reduction not in fits:
+            raise GeometryError(
+                f"stage {stage.name}: reduction {stage.reduction} doesn't cut the {size(stage.map_size)} map into "
+                f"several whole patches; nearest reductions that do: {nearest(fits, stage.reduction)}"
+            )
+
+    def build(self, stage: Stage) -> nn.Module:
+        return SpatialReductionAttention(stage.dim, stage.num_heads, reduction=stage.reduction)
