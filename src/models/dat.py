@@ -52,7 +52,8 @@ class DAT(nn.Module):
                 attention[kind].check(stage)
 
         self.stem = nn.Sequential(nn.Conv2d(3, plan[0].dim, patch_size, patch_size), LayerNorm2d(plan[0].dim, eps=1e-5))
-        drop_path_rates = iter(torch.linspace(0, drop_path_rate, sum(s.depth for s in plan)).tolist())
+        last = sum(stage.depth for stage in plan) - 1
+        drop_path_rates = (drop_path_rate * i / max(last, 1) for i in range(last + 1))
         self.stages = nn.ModuleDict()
         dim = plan[0].dim
         for stage in plan:

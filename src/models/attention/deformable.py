@@ -1,6 +1,7 @@
 """Deformable attention: the queries choose where keys and values are read (DAT, Sec. 3.2, Fig. 2)."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 
 import torch
@@ -67,7 +68,8 @@ class DeformableAttention(nn.Module):
 
     def choose_points(self, q: Tensor) -> Tensor:
         """(B, C, H, W) to points (B, G, Hk, Wk, yx), in float32 also where the rest of the network is not."""
-        with torch.autocast(q.device.type, enabled=False):
+        device = q.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             offsets = self.offset(q.to(torch.promote_types(q.dtype, torch.float32)))
             reference = self.reference_grid.keys(q.shape[2:], offsets.shape[2:4], q.device)
             return self.offset_range(offsets, reference.to(offsets.dtype))

@@ -1,0 +1,98 @@
+"""What the offsets do: how far points move, how many leave the map, how strongly their network learns."""
+
+from collections import defaultdict
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from src.models.attention.deformable import DeformableAttention
+
+MEASURED_IMAGES = 16  # of the first validation batch; the quantiles hardly move with more
+
+
+class OffsetDiagnostics(L.Callback):
+    """Logs, for each deformable stage, over its blocks:
+
+    - `offset/<stage>/g<group>/mean_px` and `p95_px`: distance of points from their reference points in pixels of
+      the input image, on the first validation images;
+    - `offset/<stage>/g<group>/outside`: share of points off the map, where zeros are read;
+    - `offset/<stage>/grad_norm`: norm of the gradient of the offset networks, in the steps that are logged.
+    """
+
+    def __init__(self) -> None:
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._distances: dict[str, list[Tensor]] = defaultdict(list)
+        self._outside: dict[str, list[Tensor]] = defaultdict(list)
+
+    def on_validation_batch_start(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx or trainer.sanity_checking:
+            return
+        image_size = batch[0].shape[-1]
+        for stage, attention in deformable_blocks(pl_module):
+            # What sampling is given is all that is needed, so the network needn't know that it is watched.
+            def look(module: nn.Module, given: tuple[Tensor, Tensor], stage=stage, attention=attention) -> None:
+                self._measure(stage, attention, *given, image_size)
+
+            self._hooks.append(attention.sampling.register_forward_pre_hook(look))
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for key, distances in self._distances.items():
+            distance = torch.cat(distances)
+            pl_module.log(f"offset/{key}/mean_px", distance.mean(), rank_zero_only=True)
+            pl_module.log(f"offset/{key}/p95_px", distance.quantile(0.95), rank_zero_only=True)
+            pl_module.log(f"offset/{key}/outside", torch.cat(self._outside[key]).mean(), rank_zero_only=True)
+        self._distances.clear()
+        self._outside.clear()
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        gradients: dict[str, list[Tensor]] = defaultdict(list)
+        for stage, attention in deformable_blocks(pl_module):
+            gradients[stage] += [p.grad for p in attention.offset.parameters() if p.grad is not None]
+        for stage, grads in gradients.items():
+            norm = torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
+            pl_module.log(f"offset/{stage}/grad_norm", norm, rank_zero_only=True)
+
+    def _measure(self, stage: str, attention: DeformableAttention, x: Tensor, points: Tensor, image_size: int) -> None:
+        map_size, points = x.shape[2:], points[:MEASURED_IMAGES].detach().float()
+        reference = attention.reference_grid.keys(map_size, points.shape[2:4], points.device)
+        # Positions -1 and 1 are the centres of the border pixels of a map of `map_size` pixels.
+        pixel = points.new_tensor([(n - 1) / 2 * (image_size / n) for n in map_size])
+        distance = ((points - reference) * pixel).norm(dim=-1)
+        outside = (points.abs() > 1).any(dim=-1).float()
+        for group in range(points.shape[1]):
+            self._distances[f"{stage}/g{group}"].append(distance[:, group].flatten())
+            self._outside[f"{stage}/g{group}"].append(outside[:, group].flatten())
+
+
+def deformable_blocks(module: nn.Module) -> list[tuple[str, DeformableAttention]]:
+    """(stage name, attention) of every deformable block in order; none in other networks."""
+    found = []
+    for name, part in module.named_modules():
+        if isinstance(part, DeformableAttention):
+            path = name.split(".")
+            found.append((path[path.index("stages") + 1] if "stages" in path else name, part))
+    return found

@@ -1,0 +1,76 @@
+"""Configurations: composed by Hydra, resolved once, plain afterwards."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+CONF = Path(__file__).parents[1] / "conf"
+
+# What a variant may have of its own without being another network or training.
+LABELS = ("name", "axes", "published", "study")
+
+
+def load_config(*overrides: str) -> dict[str, Any]:
+    """The resolved config of `python -m src.train` with `overrides`, as plain data.
+
+    Raises:
+        hydra.errors.HydraException: an override names nothing that exists.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return resolve(compose("train", list(overrides)))
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """Plain dictionaries and lists, with every interpolation replaced by its value.
+
+    Raises:
+        ValueError: a value that must be given isn't; the message names it.
+    """
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ValueError(f"{missing[0]} must be given: add {missing[0]}=... to the command")
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    return {str(key): value for key, value in plain.items()}
+
+
+def build_model(cfg: dict[str, Any]) -> nn.Module:
+    """The network of a resolved config.
+
+    Raises:
+        GeometryError: it can't work; nothing has been built.
+    """
+    return build(cfg["model"])
+
+
+def build(spec: dict[str, Any], **arguments: Any) -> Any:
+    """What `spec["_target_"]` makes of `spec`; a partial of it where `spec["_partial_"]` is set.
+
+    An error of the target is raised as it is: Hydra's own wraps it in one that hides the line that matters.
+    """
+    try:
+        return instantiate(spec, _convert_="all", **arguments)
+    except Exception as error:
+        raise (error.__cause__ or error) from None
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], at: str = "") -> list[str]:
+    """Dotted keys whose values differ, the shortest that say it all; labels of a variant are left out.
+
+    A part (a mapping with a `_target_`) counts as one value when the targets differ.
+    """
+    found = []
+    for key in sorted(one.keys() | other.keys()):
+        a, b, path = one.get(key), other.get(key), f"{at}{key}"
+        if a == b or path in LABELS:
+            continue
+        mappings = isinstance(a, dict) and isinstance(b, dict)
+        same_part = mappings and a.get("_target_") == b.get("_target_")
+        found += differences(a, b, f"{path}.") if same_part else [path]
+    return found

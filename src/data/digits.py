@@ -1,0 +1,190 @@
+"""Real handwritten digits in cluttered scenes: small, offline, and a task of finding where to look."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache, cached_property
+from typing import Any, NamedTuple
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from src.data.base import DataError, ImageData, Split
+from src.data.randomness import generator_from
+from src.data.scenes import GRID, REFERENCE_CANVAS, ScenePlan, plan_scenes, render_layers
+from src.data.splits import stratified_split
+
+SOURCE_SIZES: dict[Split, int] = {"train": 1197, "val": 300, "test": 300}  # of the 1797 digits
+
+# Mean and standard deviation of the ink over all pixels of 8192 training scenes (seed 0, epochs 0 and 1) with
+# 2 fragments, scales 3 to 5, at 64 pixels. Constants, so that an image does not depend on the data config.
+MEAN, STD = 0.1243, 0.2647
+
+STROKE = 0.5  # ink above which a pixel belongs to the digit
+
+
+class Scene(NamedTuple):
+    """One scene with its ground truth.
+
+    Attributes:
+        image: (3, S, S) normalised.
+        mask: (S, S) bool, the strokes of the whole digit.
+        box: (x0, y0, x1, y1) in pixels, the tight box of `mask`; x1 and y1 are exclusive.
+    """
+
+    image: Tensor
+    label: int
+    mask: Tensor
+    box: tuple[int, int, int, int]
+
+
+@cache
+def source_digits(split: Split) -> tuple[Tensor, Tensor, Tensor]:
+    """Ink (M, 8, 8) in 0..1, labels (M,) and rows (M,) in scikit-learn's `load_digits`, of one split."""
+    digits = load_digits()
+    parts = stratified_split(digits.target, list(SOURCE_SIZES.values()))
+    rows = dict(zip(SOURCE_SIZES, parts, strict=True))[split]
+    ink = torch.from_numpy(digits.images[rows]).float() / 16
+    return ink, torch.from_numpy(digits.target[rows]).long(), torch.from_numpy(rows)
+
+
+class DigitScenes(Dataset):
+    """Scenes of one split, rendered when asked for.
+
+    Args:
+        length: scenes per epoch.
+        keys: what the scenes depend on besides their number.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        length: int,
+        keys: tuple[int | str, ...],
+        image_size: int,
+        digit_scale: Sequence[float],
+        fragments: int,
+    ):
+        self.ink, self.labels, _ = source_digits(split)
+        self.length, self.keys, self.image_size = length, keys, image_size
+        self.digit_scale, self.fragments = digit_scale, fragments
+        self._planned: tuple[int, ScenePlan] | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        return self.__getitems__([number])[0]
+
+    def __getitems__(self, numbers: list[int]) -> list[tuple[Tensor, int]]:
+        """A whole batch at once, as DataLoader asks for it where it can."""
+        plan = self.plan(numbers)
+        images = self.images(render_layers(plan, self.ink, self.image_size))
+        return list(zip(images, self.labels[plan.source[:, 0]].tolist(), strict=True))
+
+    def scene(self, number: int) -> Scene:
+        plan = self.plan([number])
+        layers = render_layers(plan, self.ink, self.image_size)
+        mask = layers[0, 0] > STROKE
+        y, x = mask.nonzero(as_tuple=True)
+        box = (int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1)
+        return Scene(self.images(layers)[0], int(self.labels[plan.source[0, 0]]), mask, box)
+
+    def plan(self, numbers: list[int]) -> ScenePlan:
+        """The plans of `numbers`, all of one epoch."""
+        epoch = numbers[0] // self.length
+        if self._planned is None or self._planned[0] != epoch:
+            self._planned = epoch, self._plan_epoch(epoch)
+        return self._planned[1][torch.tensor(numbers) - epoch * self.length]
+
+    def _plan_epoch(self, epoch: int) -> ScenePlan:
+        return plan_scenes(
+            self.length,
+            sources=len(self.ink),
+            digit_scale=self.digit_scale,
+            fragments=self.fragments,
+            generator=generator_from("scenes", *self.keys, epoch),
+        )
+
+    def images(self, layers: Tensor) -> Tensor:
+        """(N, L, S, S) to normalised grey images (N, 3, S, S)."""
+        ink = layers.amax(dim=1, keepdim=True)
+        return ((ink - MEAN) / STD).expand(-1, 3, -1, -1)
+
+
+class Digits(ImageData):
+    """Cluttered scenes of scikit-learn's 1797 digits; the label is the one whole digit (10 classes).
+
+    No digit, whole or in fragments, is shared by two splits. Training draws new scenes every epoch from the
+    run's seed; validation and test scenes are fixed.
+
+    Args:
+        digit_scale: (least, most) pixels per source pixel of 8 on a 64 pixel canvas; grows with the canvas.
+        fragments: pieces of other digits per scene.
+        scenes_per_epoch: training scenes.
+        val_scenes, test_scenes: fixed scenes.
+    """
+
+    def __init__(
+        self,
+        *,
+        digit_scale: Sequence[float],
+        fragments: int,
+        scenes_per_epoch: int,
+        val_scenes: int,
+        test_scenes: int,
+        **common: Any,
+    ):
+        super().__init__(**common)
+        self.digit_scale = tuple(float(scale) for scale in digit_scale)
+        self.fragments = fragments
+        self.scenes: dict[Split, int] = {"train": scenes_per_epoch, "val": val_scenes, "test": test_scenes}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple("0123456789")
+
+    def check(self) -> None:
+        self._check_num_classes()
+        least, most = self.digit_scale
+        if not 0 < least <= most <= REFERENCE_CANVAS / GRID:
+            raise DataError(
+                f"{self.name}: the config says digit_scale: {list(self.digit_scale)}; it must be two numbers "
+                f"that rise, above 0 and at most {REFERENCE_CANVAS // GRID}, where a digit fills the canvas"
+            )
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        # The picture's size and normalisation belong to the model; what is where in it belongs to the data.
+        digest = hashlib.sha256(repr((self.digit_scale, self.fragments, self.scenes)).encode())
+        for split in SOURCE_SIZES:
+            ink, labels, rows = source_digits(split)
+            for array in (ink, labels, rows):
+                digest.update(array.numpy().tobytes())
+        # The fixed scenes' digits, so that a torch release that draws otherwise shows.
+        fixed: tuple[Split, ...] = ("val", "test")
+        for split in fixed:
+            scenes = self.make_dataset(split)
+            digest.update(scenes.plan(list(range(len(scenes)))).source.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def make_dataset(self, split: Split) -> DigitScenes:
+        return DigitScenes(
+            split,
+            length=self.scenes[split],
+            keys=(split, self.seed) if split == "train" else (split,),
+            image_size=self.image_size,
+            digit_scale=self.digit_scale,
+            fragments=self.fragments,
+        )
+
+    def scene(self, number: int, split: Split) -> Scene:
+        """One scene with mask and box, for analyses; `number` counts as the loaders' do (ImageData)."""
+        dataset = self.dataset(split)
+        assert isinstance(dataset, DigitScenes)
+        return dataset.scene(number)

@@ -1,0 +1,188 @@
+"""Train one variant, or several with -m: `python -m src.train experiment=ablate_no_offset seed=0`."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import hydra
+import lightning as L
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import DictConfig
+
+from src.callbacks.efficiency import Efficiency, peak_memory_mb
+from src.callbacks.epoch_seed import EpochSeed
+from src.callbacks.offset_diagnostics import OffsetDiagnostics, deformable_blocks
+from src.classifier import ImageClassifier
+from src.complexity import count_macs, count_parameters, on_meta
+from src.config import build, build_model, resolve
+from src.data.base import DataError, ImageData
+from src.models.geometry import GeometryError
+from src.recipe import Recipe
+from src.runs.console import log_to
+from src.runs.process import rank
+from src.runs.progress import progress
+from src.runs.session import AlreadyFinished, Run, RunningElsewhere, claim
+from src.runs.wandb_logger import logged_to_wandb
+
+log = logging.getLogger(__name__)
+
+# What the user can put right: said in one line, without a traceback.
+USER_ERRORS = (GeometryError, DataError, RunningElsewhere, ValueError)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    """One job; returns the best validation accuracy, so that sweepers can optimise it."""
+    try:
+        with _one_job_in_argv():
+            return train(resolve(cfg))["val/acc1"]
+    except USER_ERRORS as error:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise  # the other jobs go on; leaving the process would end them
+        log.error("%s", error)
+        sys.exit(2)
+
+
+def train(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Train, choose the best epoch on validation data, test it once, and record it all in the run's folder.
+
+    A run of the same configuration and seed that is finished already is not computed again.
+
+    Args:
+        cfg: a resolved config, as `load_config` or `resolve` give it.
+
+    Returns:
+        The metrics of the record.
+
+    Raises:
+        GeometryError, DataError, ValueError: the config can't work; nothing has been computed.
+        RunningElsewhere: another process is computing this run.
+    """
+    facts = check(cfg)
+    try:
+        with ExitStack() as stack:
+            run = stack.enter_context(claim(cfg, root=cfg["runs"], rerun=cfg["rerun"]))
+            stack.enter_context(log_to(run.folder))
+            run.update(**facts)
+            log.info("%s seed %d: %s", cfg["name"], cfg["seed"], run.folder)
+            loggers: list[Any] = [_csv_logger(run)]
+            if cfg["logger"]["wandb"]:
+                loggers.append(stack.enter_context(logged_to_wandb(cfg, run)))
+            metrics = _fit_and_test(cfg, run, loggers)
+            run.finish(metrics, best={"val/acc1": metrics["val/acc1"], "epoch": metrics["best_epoch"]})
+            log.info("val/acc1 %.4f  test/acc1 %.4f", metrics["val/acc1"], metrics["test/acc1"])
+            return metrics
+    except AlreadyFinished as finished:
+        metrics = finished.record["metrics"]
+        log.info("%s; test/acc1 %.4f", finished, metrics["test/acc1"])
+        return metrics
+
+
+def check(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Everything that can be known to be wrong before any work is spent.
+
+    Returns:
+        Facts for the record: `params`, `macs`, `data_fingerprint`.
+    """
+    Recipe(**cfg["recipe"])
+    net = on_meta(lambda: build_model(cfg))
+    data: ImageData = build(cfg["data"])
+    data.check()
+    return {
+        "params": count_parameters(net),
+        "macs": count_macs(net, cfg["model"]["image_size"]),
+        "data_fingerprint": data.fingerprint(),
+    }
+
+
+def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str, Any]:
+    recipe = Recipe(**cfg["recipe"])
+    L.seed_everything(cfg["seed"], verbose=False)
+    net, data = build_model(cfg), build(cfg["data"])
+    diagnosed = bool(deformable_blocks(net))
+    if cfg["compile"]:
+        net = torch.compile(net)
+    task = ImageClassifier(net, recipe=recipe, num_classes=cfg["data"]["num_classes"])
+
+    efficiency = Efficiency()
+    best = ModelCheckpoint(
+        dirpath=run.folder / "checkpoints",
+        filename="best",
+        monitor="val/acc1",
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[L.Callback] = [EpochSeed(cfg["seed"]), efficiency, best, LearningRateMonitor("step")]
+    callbacks.append(progress({"auto": None, "bar": True, "lines": False}[cfg["progress"]]))
+    if diagnosed:
+        callbacks.append(OffsetDiagnostics())
+    if recipe.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=recipe.ema_decay))
+
+    trainer: L.Trainer = build(cfg["trainer"], _partial_=True)(
+        max_epochs=recipe.epochs,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.clip_norm or None,
+        callbacks=callbacks,
+        logger=loggers,
+        default_root_dir=run.folder,
+        log_every_n_steps=20,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the data shards itself, without repeating images
+    )
+    trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
+    best_epoch = _epoch_of(best)
+    tested = trainer.test(task, datamodule=data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)[0]
+
+    if rank() == 0:
+        np.savez_compressed(run.folder / "predictions.npz", **task.predictions)
+    per_class = {key: tested.pop(key) for key in sorted(tested) if key.startswith("test/acc1_class/")}
+    return {
+        "val/acc1": float(best.best_model_score),
+        "best_epoch": best_epoch,
+        **tested,
+        "test/acc1_per_class": list(per_class.values()),
+        "images_per_second": efficiency.images_per_second,
+        "peak_memory_mb": peak_memory_mb(task.device if trainer.strategy is None else trainer.strategy.root_device),
+        "epochs": trainer.current_epoch,
+    }
+
+
+def _epoch_of(checkpoint: ModelCheckpoint) -> int:
+    """The epoch, counted from 0, that the best checkpoint was written after."""
+    saved = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True, mmap=True)
+    return int(saved["epoch"])
+
+
+def _csv_logger(run: Run) -> CSVLogger:
+    """curves/attempt-<n>/metrics.csv: a file per attempt, since Lightning's logger starts a file anew."""
+    return CSVLogger(run.folder, name="curves", version=f"attempt-{len(run.record.data['attempts'])}")
+
+
+@contextmanager
+def _one_job_in_argv() -> Iterator[None]:
+    """While a job of a multirun trains, the command line is that job's alone.
+
+    Lightning starts the other ranks of a ddp job by repeating the command; with -m each of them would run the whole
+    multirun over again.
+    """
+    before = list(sys.argv)
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        sys.argv = [before[0], *HydraConfig.get().overrides.task]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+if __name__ == "__main__":
+    main()
