@@ -28,10 +28,12 @@ from src.recipe import Recipe
 from src.runs.console import log_to
 from src.runs.process import rank
 from src.runs.progress import progress
-from src.runs.session import AlreadyFinished, Run, RunningElsewhere, claim
-from src.runs.wandb_logger import logged_to_wandb
+from src.runs.session import CHECKPOINT, AlreadyFinished, Run, RunningElsewhere, claim
+from src.runs.wandb_logger import MODES, logged_to_wandb
 
 log = logging.getLogger(__name__)
+
+PROGRESS = {"auto": None, "bar": True, "lines": False}  # whether a terminal watches
 
 # What the user can put right: said in one line, without a traceback.
 USER_ERRORS = (GeometryError, DataError, RunningElsewhere, ValueError)
@@ -92,6 +94,10 @@ def check(cfg: dict[str, Any]) -> dict[str, Any]:
         Facts for the record: `params`, `macs`, `data_fingerprint`.
     """
     Recipe(**cfg["recipe"])
+    for key, known in (("progress", PROGRESS), ("logger.mode", MODES)):
+        value = cfg["progress"] if key == "progress" else cfg["logger"].get("mode", "auto")
+        if value not in known:
+            raise ValueError(f"{key} is {value!r}; it must be one of {', '.join(known)}")
     net = on_meta(lambda: build_model(cfg))
     data: ImageData = build(cfg["data"])
     data.check()
@@ -112,16 +118,14 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     task = ImageClassifier(net, recipe=recipe, num_classes=cfg["data"]["num_classes"])
 
     efficiency = Efficiency()
-    best = ModelCheckpoint(
-        dirpath=run.folder / "checkpoints",
-        filename="best",
-        monitor="val/acc1",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
+    # Two: with one, `last` is only written when `best` is.
+    folder = run.folder / CHECKPOINT.parent
+    best = ModelCheckpoint(folder, filename="best", monitor="val/acc1", mode="max", enable_version_counter=False)
+    last = ModelCheckpoint(
+        folder, filename=CHECKPOINT.stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
-    callbacks: list[L.Callback] = [EpochSeed(cfg["seed"]), efficiency, best, LearningRateMonitor("step")]
-    callbacks.append(progress({"auto": None, "bar": True, "lines": False}[cfg["progress"]]))
+    callbacks: list[L.Callback] = [EpochSeed(cfg["seed"]), efficiency, LearningRateMonitor("step"), best, last]
+    callbacks.append(progress(PROGRESS[cfg["progress"]]))
     if diagnosed:
         callbacks.append(OffsetDiagnostics())
     if recipe.ema_decay:
@@ -134,7 +138,6 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
         callbacks=callbacks,
         logger=loggers,
         default_root_dir=run.folder,
-        log_every_n_steps=20,
         num_sanity_val_steps=0,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data shards itself, without repeating images

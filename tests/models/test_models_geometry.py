@@ -35,8 +35,8 @@ def refused(cfg, stage=None, image_size=None, experiment=(), **values):
 @pytest.mark.parametrize(
     ("stage", "values", "says"),
     [
-        ("one", {"window_size": 9}, ["stage one", "window_size 9", "56x56", "8 and 7"]),
-        ("three", {"window_size": 8}, ["stage three", "14x14", "7 and 14"]),
+        ("one", {"window_size": 9}, ["stage one", "window_size 9", "56x56", "7 and 8"]),
+        ("three", {"window_size": 8}, ["stage three", "14x14", "2 and 7"]),
         ("three", {"offset_groups": 5}, ["stage three", "offset_groups 5", "num_heads 12", "4 and 6"]),
         ("four", {"offset_groups": 0}, ["stage four", "offset_groups 0", "1 and 2"]),
         ("three", {"offset_kernel_size": 4}, ["stage three", "offset_kernel_size 4", "stride 1", "3 and 5"]),
@@ -80,7 +80,7 @@ def test_a_map_too_small_to_look_around_in(micro):
 def test_one_key_is_refused_where_the_published_code_pins_it_to_a_corner(micro):
     """DAT++'s strides at 32 pixels leave one key in each stage; the published code trains that in silence."""
     message = refused(micro, "three", stride=6, offset_kernel_size=7)
-    assert "stride 6 leaves a 1x1 grid of keys" in message and "nearest strides that work: 5 and 4" in message
+    assert "stride 6 leaves a 1x1 grid of keys" in message and "nearest strides that work: 4 and 5" in message
 
 
 def test_average_pooling_needs_cells_that_tile():

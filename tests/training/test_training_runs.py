@@ -1,0 +1,186 @@
+"""Whole runs, small: each experiment trains, a broken run resumes exactly, and the record tells the truth."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from src import train as training
+from src.config import CONF, load_config
+from src.data.base import DataError
+from src.models.geometry import GeometryError
+from src.runs.record import find_records, read_record
+from src.runs.wandb_logger import read_offline_run
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+TINY = (
+    "recipe.epochs=2",
+    "recipe.warmup_epochs=1",
+    "recipe.batch_size=4",
+    "data.scenes_per_epoch=8",
+    "data.val_scenes=6",
+    "data.test_scenes=6",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=1",
+    "progress=lines",
+)
+
+
+def tiny(tmp_path, *overrides):
+    return load_config(*TINY, f"runs={tmp_path}", *overrides)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_trains(name, tmp_path):
+    cfg = tiny(tmp_path, f"experiment={name}", "recipe.epochs=1", "recipe.warmup_epochs=0", "logger=csv")
+    metrics = training.train(cfg)
+    (record,) = find_records(tmp_path)
+    assert record["status"] == "finished" and record["name"] == cfg["name"]
+    assert metrics["test/acc1"] == record["metrics"]["test/acc1"]
+    assert np.isfinite(metrics["test/loss"])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run with W&B offline: its config and record."""
+    cfg = tiny(tmp_path_factory.mktemp("runs"), "logger.mode=offline")
+    training.train(cfg)
+    (record,) = find_records(cfg["runs"])
+    return cfg, record
+
+
+def test_the_record_holds_what_a_table_needs(finished):
+    cfg, record = finished
+    assert record["config"] == cfg
+    assert record["params"] > 0 and record["macs"] > 0 and record["wall_seconds"] > 0
+    assert record["data_fingerprint"] and record["versions"]["torch"] and record["hardware"]
+    metrics = record["metrics"]
+    assert len(metrics["test/acc1_per_class"]) == 10
+    assert 0 <= metrics["best_epoch"] < 2
+    assert metrics["images_per_second"] > 0 and metrics["peak_memory_mb"] > 0
+
+
+def test_predictions_are_those_that_were_scored(finished):
+    _, record = finished
+    saved = np.load(f"{record['folder']}/predictions.npz")
+    assert len(saved["label"]) == 6
+    assert (saved["label"] == saved["predicted"]).mean() == pytest.approx(record["metrics"]["test/acc1"])
+
+
+def test_curves_are_on_disk_with_offsets(finished):
+    _, record = finished
+    rows = list(csv.DictReader(open(f"{record['folder']}/curves/attempt-1/metrics.csv")))
+    columns = {key for row in rows for key, value in row.items() if value}
+    assert {"train/loss", "val/acc1", "val/loss", "test/acc1", "train/images_per_second", "lr-AdamW/pg1"} <= columns
+    for stage in ("three", "four"):
+        assert {f"offset/{stage}/g0/{what}" for what in ("mean_px", "p95_px", "outside")} <= columns
+        assert f"offset/{stage}/grad_norm" in columns
+
+
+def test_wandb_holds_config_metrics_summary_and_state(finished):
+    cfg, record = finished
+    run = read_offline_run(record["folder"])
+    assert run["config"]["model"]["stages"] == cfg["model"]["stages"]
+    assert run["config"]["identity"] == record["identity"]
+    assert run["exit_code"] == 0
+    assert run["summary"]["test/acc1"] == pytest.approx(record["metrics"]["test/acc1"])
+    assert any("val/acc1" in row for row in run["history"])
+
+
+def test_a_finished_run_is_not_computed_again(finished, monkeypatch):
+    cfg, record = finished
+    monkeypatch.setattr(training, "_fit_and_test", lambda *_: pytest.fail("computed again"))
+    assert training.train(cfg) == record["metrics"]
+
+
+def test_a_broken_run_resumes_and_ends_as_if_nothing_had_happened(tmp_path, monkeypatch):
+    """Bitwise: the same weights and metrics. Drop path and mixup make each step depend on the random numbers."""
+    overrides = ("recipe.epochs=3", "model.drop_path_rate=0.2", "recipe.mixup=0.8", "logger=csv", "seed=5")
+    whole = tiny(tmp_path / "whole", *overrides)
+    broken = tiny(tmp_path / "broken", *overrides)
+    training.train(whole)
+
+    class Power(Exception):
+        pass
+
+    def fail(self, batch, batch_idx):
+        if self.current_epoch == 2:
+            raise Power("cut")
+        return step(self, batch, batch_idx)
+
+    step = training.ImageClassifier.training_step
+    with monkeypatch.context() as patch:
+        patch.setattr(training.ImageClassifier, "training_step", fail)
+        with pytest.raises(Power):
+            training.train(broken)
+    (record,) = find_records(tmp_path / "broken")
+    assert record["status"] == "failed" and record["error"]["message"] == "cut"
+
+    training.train(broken)
+    (one,), (other,) = find_records(tmp_path / "whole"), find_records(tmp_path / "broken")
+    assert [attempt["status"] for attempt in other["attempts"]] == ["failed", "finished"]
+    assert one["identity"] == other["identity"]
+    for key in ("val/acc1", "test/acc1", "test/loss", "best_epoch", "test/acc1_per_class"):
+        assert one["metrics"][key] == other["metrics"][key]
+    states = [torch.load(f"{r['folder']}/checkpoints/last.ckpt", weights_only=True) for r in (one, other)]
+    for name, tensor in states[0]["state_dict"].items():
+        assert torch.equal(tensor, states[1]["state_dict"][name]), name
+
+
+def test_variants_of_a_seed_see_the_same_scenes(tmp_path, monkeypatch):
+    seen = []
+
+    def watch(self, batch, batch_idx):
+        seen.append(batch[0].sum().item())
+        return step(self, batch, batch_idx)
+
+    step = training.ImageClassifier.training_step
+    monkeypatch.setattr(training.ImageClassifier, "training_step", watch)
+    for name in ("baseline", "ablate_no_offset"):
+        training.train(tiny(tmp_path, f"experiment={name}", "logger=csv"))
+    half = len(seen) // 2
+    assert half and seen[:half] == seen[half:]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "says"),
+    [
+        (["model.stages.three.window_size=5"], GeometryError, "stage three"),
+        (["data=fashion_mnist", "data.download=false", "data.root=/nowhere"], DataError, "fashion"),
+        (["recipe.warmup_epochs=99"], ValueError, "recipe.warmup_epochs"),
+        (["recipe.mixup=0.5", "recipe.batch_size=3"], ValueError, "recipe.batch_size"),
+        (["recipe.batch_size=0"], ValueError, "recipe.batch_size"),
+        (["logger.mode=sometimes"], ValueError, "logger.mode"),
+        (["progress=loud"], ValueError, "progress"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(overrides, error, says, tmp_path):
+    cfg = load_config(f"runs={tmp_path}", *overrides)
+    with pytest.raises(error, match=says) as caught:
+        training.train(cfg)
+    assert "\n" not in str(caught.value)
+    assert not list(find_records(tmp_path))
+
+
+def test_options_of_the_recipe_run(tmp_path):
+    """Averaged weights, accumulation, mixup, cutmix, bfloat16, label smoothing and clipping off."""
+    cfg = tiny(
+        tmp_path,
+        "recipe.ema_decay=0.9",
+        "recipe.accumulate=2",
+        "recipe.mixup=0.8",
+        "recipe.cutmix=1.0",
+        "recipe.label_smoothing=0.1",
+        "recipe.clip_norm=0",
+        "trainer.precision=bf16-mixed",
+        "logger=csv",
+    )
+    assert np.isfinite(training.train(cfg)["test/loss"])
+
+
+def test_record_is_json_that_others_can_read(finished):
+    _, record = finished
+    text = open(f"{record['folder']}/record.json").read()
+    assert json.loads(text)["status"] == "finished" == read_record(record["folder"])["status"]
