@@ -1,6 +1,7 @@
 """The training task: an image classifier. It knows losses and metrics, not the network."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from timm.data import Mixup
 from torch import Tensor, nn
-from torchmetrics import CatMetric, MeanMetric
+from torchmetrics import CatMetric, MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from src.optim import decay_groups, warmup_cosine
@@ -40,7 +41,10 @@ class ImageClassifier(L.LightningModule):
             )
         self.metrics = nn.ModuleDict()
         for split in ("val_", "test_"):  # with an underscore: "test" alone would hide a method of ModuleDict's
-            metrics = {"loss": MeanMetric(), "acc1": MulticlassAccuracy(num_classes, average="micro")}
+            metrics: dict[str, nn.Module] = {
+                "loss": MeanMetric(),
+                "acc1": MulticlassAccuracy(num_classes, average="micro"),
+            }
             if num_classes >= TOP5_FROM:
                 metrics["acc5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
             self.metrics[split] = nn.ModuleDict(metrics)
@@ -80,13 +84,20 @@ class ImageClassifier(L.LightningModule):
         order = np.argsort(np.concatenate([np.arange(len(answers))[rank::world] for rank in range(world)]))
         self.predictions = {"label": answers[order, 0], "predicted": answers[order, 1]}
 
+    def save_predictions(self, path: Path) -> None:
+        """Labels and predicted classes of the test images, for comparing variants image by image."""
+        with path.open("wb") as file:
+            np.savez_compressed(file, label=self.predictions["label"], predicted=self.predictions["predicted"])
+
     def _evaluate(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, labels = batch
         logits = self.net(images)
-        metrics = self.metrics[f"{split}_"]
-        metrics["loss"].update(F.cross_entropy(logits, labels, reduction="none"))
-        for name, metric in metrics.items():
-            if name != "loss":
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        for name, metric in cast(nn.ModuleDict, self.metrics[f"{split}_"]).items():
+            assert isinstance(metric, Metric)
+            if name == "loss":
+                metric.update(losses)
+            else:
                 metric.update(logits, labels)
             self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True)
         return logits

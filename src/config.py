@@ -9,6 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from src.models.init import INITIALISATIONS
+
 CONF = Path(__file__).parents[1] / "conf"
 
 # What a variant may have of its own without being another network or training.
@@ -41,12 +43,18 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
 
 def build_model(cfg: dict[str, Any]) -> nn.Module:
-    """The network of a resolved config.
+    """The network of a resolved config, with its first weights.
 
     Raises:
         GeometryError: it can't work; nothing has been built.
+        ValueError: an unknown initialisation.
     """
-    return build(cfg["model"])
+    begin = cfg["recipe"]["initialisation"]
+    if begin not in INITIALISATIONS:
+        raise ValueError(f"recipe.initialisation is {begin!r}; it must be one of {', '.join(INITIALISATIONS)}")
+    net = build({key: value for key, value in cfg["model"].items() if key != "name"})  # a label, no argument
+    INITIALISATIONS[begin](net)
+    return net
 
 
 def build(spec: dict[str, Any], **arguments: Any) -> Any:
@@ -70,7 +78,8 @@ def differences(one: dict[str, Any], other: dict[str, Any], at: str = "") -> lis
         a, b, path = one.get(key), other.get(key), f"{at}{key}"
         if a == b or path in LABELS:
             continue
-        mappings = isinstance(a, dict) and isinstance(b, dict)
-        same_part = mappings and a.get("_target_") == b.get("_target_")
-        found += differences(a, b, f"{path}.") if same_part else [path]
+        if isinstance(a, dict) and isinstance(b, dict) and a.get("_target_") == b.get("_target_"):
+            found += differences(a, b, f"{path}.")
+        else:
+            found.append(path)
     return found

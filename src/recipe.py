@@ -11,6 +11,7 @@ class Recipe:
         epochs, warmup_epochs: the learning rate rises for `warmup_epochs` and then follows a cosine to the end.
         batch_size: images per device and step.
         accumulate: steps whose gradients are summed before the weights move.
+        initialisation: how weights begin, a name in `src/models/init.py`.
         base_lr, min_lr, warmup_lr: peak, last and first learning rate, each per 512 images of the total batch.
         clip_norm: largest norm of the gradient; 0 is off.
         mixup, cutmix: alpha of the blend; 0 is off.
@@ -21,6 +22,7 @@ class Recipe:
     warmup_epochs: float
     batch_size: int
     accumulate: int
+    initialisation: str
     base_lr: float
     min_lr: float
     warmup_lr: float

@@ -4,17 +4,17 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import lightning as L
-import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig
+from torch import Tensor
 
 from src.callbacks.efficiency import Efficiency, peak_memory_mb
 from src.callbacks.epoch_seed import EpochSeed
@@ -114,20 +114,18 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     net, data = build_model(cfg), build(cfg["data"])
     diagnosed = bool(deformable_blocks(net))
     if cfg["compile"]:
-        net = torch.compile(net)
+        net.compile()
     task = ImageClassifier(net, recipe=recipe, num_classes=cfg["data"]["num_classes"])
 
     efficiency = Efficiency()
     # Two: with one, `last` is only written when `best` is.
     folder = run.folder / CHECKPOINT.parent
     best = ModelCheckpoint(folder, filename="best", monitor="val/acc1", mode="max", enable_version_counter=False)
-    last = ModelCheckpoint(
-        folder, filename=CHECKPOINT.stem, save_on_train_epoch_end=True, enable_version_counter=False
-    )
+    last = ModelCheckpoint(folder, filename=CHECKPOINT.stem, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[L.Callback] = [EpochSeed(cfg["seed"]), efficiency, LearningRateMonitor("step"), best, last]
     callbacks.append(progress(PROGRESS[cfg["progress"]]))
     if diagnosed:
-        callbacks.append(OffsetDiagnostics())
+        callbacks.append(OffsetDiagnostics(every=cfg["trainer"]["log_every_n_steps"]))
     if recipe.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema_decay))
 
@@ -144,13 +142,14 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     )
     trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
     best_epoch = _epoch_of(best)
-    tested = trainer.test(task, datamodule=data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)[0]
+    (results,) = trainer.test(task, datamodule=data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+    tested = dict(results)
 
     if rank() == 0:
-        np.savez_compressed(run.folder / "predictions.npz", **task.predictions)
+        task.save_predictions(run.folder / "predictions.npz")
     per_class = {key: tested.pop(key) for key in sorted(tested) if key.startswith("test/acc1_class/")}
     return {
-        "val/acc1": float(best.best_model_score),
+        "val/acc1": float(cast(Tensor, best.best_model_score)),
         "best_epoch": best_epoch,
         **tested,
         "test/acc1_per_class": list(per_class.values()),

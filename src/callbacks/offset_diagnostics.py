@@ -18,10 +18,11 @@ class OffsetDiagnostics(L.Callback):
     - `offset/<stage>/g<group>/mean_px` and `p95_px`: distance of points from their reference points in pixels of
       the input image, on the first validation images;
     - `offset/<stage>/g<group>/outside`: share of points off the map, where zeros are read;
-    - `offset/<stage>/grad_norm`: norm of the gradient of the offset networks, in the steps that are logged.
+    - `offset/<stage>/grad_norm`: norm of the gradient of the offset networks, every `every` steps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, every: int) -> None:
+        self.every = every
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._distances: dict[str, list[Tensor]] = defaultdict(list)
         self._outside: dict[str, list[Tensor]] = defaultdict(list)
@@ -67,7 +68,7 @@ class OffsetDiagnostics(L.Callback):
         self._outside.clear()
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % self.every:
             return
         gradients: dict[str, list[Tensor]] = defaultdict(list)
         for stage, attention in deformable_blocks(pl_module):

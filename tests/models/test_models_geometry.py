@@ -24,9 +24,8 @@ def refused(cfg, stage=None, image_size=None, experiment=(), **values):
         cfg["model"]["stages"][stage] |= values
     if image_size:
         cfg["model"]["image_size"] = image_size
-    with pytest.raises(GeometryError) as caught:
-        with torch.device("meta"):
-            build_model(cfg)
+    with pytest.raises(GeometryError) as caught, torch.device("meta"):
+        build_model(cfg)
     message = str(caught.value)
     assert "\n" not in message
     return message

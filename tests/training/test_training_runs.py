@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,7 +72,8 @@ def test_predictions_are_those_that_were_scored(finished):
 
 def test_curves_are_on_disk_with_offsets(finished):
     _, record = finished
-    rows = list(csv.DictReader(open(f"{record['folder']}/curves/attempt-1/metrics.csv")))
+    curves = Path(record["folder"], "curves", "attempt-1", "metrics.csv")
+    rows = list(csv.DictReader(curves.read_text().splitlines()))
     columns = {key for row in rows for key, value in row.items() if value}
     assert {"train/loss", "val/acc1", "val/loss", "test/acc1", "train/images_per_second", "lr-AdamW/pg1"} <= columns
     for stage in ("three", "four"):
@@ -182,5 +184,5 @@ def test_options_of_the_recipe_run(tmp_path):
 
 def test_record_is_json_that_others_can_read(finished):
     _, record = finished
-    text = open(f"{record['folder']}/record.json").read()
+    text = Path(record["folder"], "record.json").read_text()
     assert json.loads(text)["status"] == "finished" == read_record(record["folder"])["status"]

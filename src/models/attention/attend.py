@@ -3,22 +3,21 @@
 from torch import Tensor
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *biases: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(d) + biases) v.
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v.
 
     Written out, because torch's fused kernel takes its slow path when a bias needs a gradient, as ours do; on 49
     tokens it is slower still.
 
     Args:
-        q: (B, heads, Q, d).
-        k, v: (B, heads, K, d).
-        biases: each broadcasts to (B, heads, Q, K), or is None.
+        q: (..., heads, Q, d).
+        k, v: (..., heads, K, d).
+        bias: broadcasts to (..., heads, Q, K).
 
     Returns:
-        (B, heads, Q, d).
+        (..., heads, Q, d).
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    for bias in biases:
-        if bias is not None:
-            scores = scores + bias
+    if bias is not None:
+        scores = scores + bias
     return scores.softmax(dim=-1).to(v.dtype) @ v

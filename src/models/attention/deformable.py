@@ -62,7 +62,8 @@ class DeformableAttention(nn.Module):
         # How much each key matters, and what it says.
         bias = self.position_bias(points, self.reference_grid.queries(x.shape[2:], x.device))
         heads = "b (heads d) h w -> b heads (h w) d"
-        out = attend(*(rearrange(t, heads, heads=self.num_heads) for t in (q, k, v)), bias)
+        queries, k, v = (rearrange(t, heads, heads=self.num_heads) for t in (q, k, v))
+        out = attend(queries, k, v, bias)
         out = rearrange(out, "b heads (h w) d -> b (heads d) h w", h=x.shape[2])
         return self.proj(out + self.local_encoding(q))
 

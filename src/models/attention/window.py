@@ -37,13 +37,12 @@ class WindowAttention(nn.Module):
     def within_windows(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, C, H, W) to the same; `mask` (windows, 1, q, k) is added to the scores."""
         rows, side = x.shape[2] // self.window_size, self.window_size
-        to_windows = "b (three heads d) (rows wy) (cols wx) -> three (b rows cols) heads (wy wx) d"
+        to_windows = "b (three heads d) (rows wy) (cols wx) -> three b (rows cols) heads (wy wx) d"
         q, k, v = rearrange(self.to_qkv(x), to_windows, three=3, heads=self.num_heads, wy=side, wx=side)
-        if mask is not None:
-            mask = mask.repeat(len(x), 1, 1, 1)
-        out = attend(q, k, v, self.bias_table.flatten(1)[:, self.displacement], mask)
-        to_map = "(b rows cols) heads (wy wx) d -> b (heads d) (rows wy) (cols wx)"
-        return self.proj(rearrange(out, to_map, b=len(x), rows=rows, wy=side))
+        bias = self.bias_table.flatten(1)[:, self.displacement]
+        out = attend(q, k, v, bias if mask is None else bias + mask)
+        to_map = "b (rows cols) heads (wy wx) d -> b (heads d) (rows wy) (cols wx)"
+        return self.proj(rearrange(out, to_map, rows=rows, wy=side))
 
 
 class ShiftedWindowAttention(WindowAttention):

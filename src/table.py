@@ -1,0 +1,109 @@
+"""A table of a study's finished runs: `python -m src.table runs/demo`."""
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from src.runs.record import find_records
+
+COLUMNS = (
+    "name", "seed", "identity", "commit", "params", "macs", "val/acc1", "test/acc1", "images_per_second",
+    "peak_memory_mb", "seconds", "data", "data_fingerprint", "model", "cpu", "gpus", "threads", "torch",
+    "published_top1",
+)  # fmt: skip
+
+
+def rows(root: str | Path) -> list[dict[str, Any]]:
+    """One row per finished run below `root`, by variant in the order of their first runs, then by seed."""
+    return [_row(record) for record in find_records(root) if record["status"] == "finished"]
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    cfg, metrics, hardware = record["config"], record["metrics"], record["hardware"]
+    values = (
+        record["name"],
+        record["seed"],
+        record["identity"],
+        (record["git"]["commit"] or "")[:10],
+        record["params"],
+        record["macs"],
+        metrics["val/acc1"],
+        metrics["test/acc1"],
+        metrics["images_per_second"],
+        metrics["peak_memory_mb"],
+        record["wall_seconds"],
+        cfg["data"]["name"],
+        record["data_fingerprint"],
+        cfg["model"]["name"],
+        hardware["cpu"],
+        " ".join(gpu["name"] for gpu in hardware["gpus"]),
+        hardware["threads"],
+        record["versions"]["torch"],
+        (cfg["published"] or {}).get("top1", ""),
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def write_csv(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """A row per run, for figures and tables that are made later."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """What `write_csv` wrote, numbers as numbers."""
+    texts = {"name", "identity", "commit", "data", "data_fingerprint", "model", "cpu", "gpus", "torch"}
+    with path.open(newline="") as file:
+        return [
+            {key: value if key in texts or not value else float(value) for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A line per variant: accuracy over the seeds with its sample standard deviation, and the cost.
+
+    The published column is another protocol (DAT-T, ImageNet-1K, one run): for the order of rows, not their size.
+    """
+    variants: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        variants[row["name"]].append(row)
+    names = sorted(variants, key=lambda name: (name != "baseline", name))
+    lines = [
+        "| variant | seeds | test top-1, % | parameters | MACs | s per run | published top-1, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        runs = variants[name]
+        accuracy = [100 * run["test/acc1"] for run in runs]
+        spread = f" ± {stdev(accuracy):.1f}" if len(runs) > 1 else ""
+        published = f"{float(runs[0]['published_top1']):.1f}" if runs[0]["published_top1"] else ""
+        lines.append(
+            f"| {name} | {len(runs)} | {mean(accuracy):.1f}{spread} | {runs[0]['params'] / 1e6:.3f} M "
+            f"| {runs[0]['macs'] / 1e6:.1f} M | {mean(run['seconds'] for run in runs):.0f} | {published} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path, help="a folder of runs, such as runs/demo")
+    parser.add_argument("--csv", type=Path, help="also write a row per run to this file")
+    arguments = parser.parse_args()
+    found = rows(arguments.root)
+    if not found:
+        parser.error(f"no finished run below {arguments.root}; start one with python -m src.train study=...")
+    print(markdown(found))
+    if arguments.csv:
+        write_csv(found, arguments.csv)
+
+
+if __name__ == "__main__":
+    main()
