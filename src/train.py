@@ -1,24 +1,28 @@
 """Train one variant, or several with -m: `python -m src.train experiment=ablate_no_offset seed=0`."""
 
 import logging
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any, cast
 
 import hydra
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import Tensor
 
 from src.callbacks.efficiency import Efficiency, peak_memory_mb
 from src.callbacks.epoch_seed import EpochSeed
 from src.callbacks.offset_diagnostics import OffsetDiagnostics, deformable_blocks
+from src.callbacks.sigterm import KeepSigterm
 from src.classifier import ImageClassifier
 from src.complexity import count_macs, count_parameters, on_meta
 from src.config import build, build_model, resolve
@@ -26,30 +30,59 @@ from src.data.base import DataError, ImageData
 from src.models.geometry import GeometryError
 from src.recipe import Recipe
 from src.runs.console import log_to
+from src.runs.identity import identity, run_folder
 from src.runs.process import rank
 from src.runs.progress import progress
-from src.runs.session import CHECKPOINT, AlreadyFinished, Run, RunningElsewhere, claim
+from src.runs.record import read_record
+from src.runs.session import (
+    CHECKPOINT,
+    AlreadyFinished,
+    Run,
+    RunningElsewhere,
+    Terminated,
+    claim,
+    sigterm_interrupts,
+    status_of,
+)
 from src.runs.wandb_logger import MODES, logged_to_wandb
 
 log = logging.getLogger(__name__)
 
 PROGRESS = {"auto": None, "bar": True, "lines": False}  # whether a terminal watches
 
+INTERRUPTED = 130  # exit code, as of a shell, after Ctrl-C and SIGTERM
+
 # What the user can put right: said in one line, without a traceback.
-USER_ERRORS = (GeometryError, DataError, RunningElsewhere, ValueError)
+USER_ERRORS = (GeometryError, DataError, RunningElsewhere, MisconfigurationException, ValueError)
+
+
+class JobFailed(CompactHydraException):
+    """A job of a multirun has no result. Hydra goes on with the others, then prints this without a traceback."""
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """One job; returns the best validation accuracy, so that sweepers can optimise it."""
+    several = HydraConfig.get().mode is RunMode.MULTIRUN
     try:
-        with _one_job_in_argv():
-            return train(resolve(cfg))["val/acc1"]
+        plain = resolve(cfg)
+        if several and (plain["trainer"]["devices"] != 1 or plain["trainer"]["strategy"] != "auto"):
+            return _train_apart(plain)
+        return train(plain)["val/acc1"]
     except USER_ERRORS as error:
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise  # the other jobs go on; leaving the process would end them
         log.error("%s", error)
+        if several:
+            raise JobFailed(str(error)) from error  # leaving the process would end the other jobs
         sys.exit(2)
+    except Exception as error:
+        if several and not isinstance(error, JobFailed):  # now: Hydra prints the first one only, after the last job
+            log.error("%s: %s", type(error).__name__, error)
+        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        if status_of(error) != "interrupted":
+            raise
+        log.error("interrupted; the same command goes on from the last checkpoint")
+        sys.exit(INTERRUPTED)
 
 
 def train(cfg: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +156,7 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     best = ModelCheckpoint(folder, filename="best", monitor="val/acc1", mode="max", enable_version_counter=False)
     last = ModelCheckpoint(folder, filename=CHECKPOINT.stem, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[L.Callback] = [EpochSeed(cfg["seed"]), efficiency, LearningRateMonitor("step"), best, last]
+    callbacks.append(KeepSigterm())
     callbacks.append(progress(PROGRESS[cfg["progress"]]))
     if diagnosed:
         callbacks.append(OffsetDiagnostics(every=cfg["trainer"]["log_every_n_steps"]))
@@ -140,9 +174,15 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data shards itself, without repeating images
     )
-    trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
-    best_epoch = _epoch_of(best)
-    (results,) = trainer.test(task, datamodule=data, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
+        best_epoch = _epoch_of(best)
+        (results,) = trainer.test(
+            task, datamodule=data, ckpt_path=best.best_model_path, weights_only=True, verbose=False
+        )
+    except BaseException:
+        _end_other_ranks(trainer)
+        raise
     tested = dict(results)
 
     if rank() == 0:
@@ -170,20 +210,40 @@ def _csv_logger(run: Run) -> CSVLogger:
     return CSVLogger(run.folder, name="curves", version=f"attempt-{len(run.record.data['attempts'])}")
 
 
-@contextmanager
-def _one_job_in_argv() -> Iterator[None]:
-    """While a job of a multirun trains, the command line is that job's alone.
+def _train_apart(cfg: dict[str, Any]) -> float:
+    """Trains a job of a multirun by a command of its own.
 
-    Lightning starts the other ranks of a ddp job by repeating the command; with -m each of them would run the whole
-    multirun over again.
+    Training with several processes wants a process for itself: Lightning repeats its command for the other ranks,
+    leaves a process group and an environment behind that the next job would take for its own, and kills the process
+    when another rank dies.
     """
-    before = list(sys.argv)
-    if HydraConfig.get().mode is RunMode.MULTIRUN:
-        sys.argv = [before[0], *HydraConfig.get().overrides.task]
-    try:
-        yield
-    finally:
-        sys.argv = before
+    command = [sys.executable, "-m", "src.train", *HydraConfig.get().overrides.task]
+    # In a session of its own, or Ctrl-C would reach it twice, once from the terminal.
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    with sigterm_interrupts():
+        try:
+            code = child.wait()
+        except KeyboardInterrupt as stop:
+            child.send_signal(signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+            child.wait()
+            raise
+    record = read_record(run_folder(cfg["runs"], cfg["study"], cfg["name"], cfg["seed"], identity(cfg)))
+    if code or record is None:
+        raise JobFailed(f"{cfg['name']} seed {cfg['seed']} ended with exit code {code}")
+    return record["metrics"]["val/acc1"]
+
+
+def _end_other_ranks(trainer: L.Trainer) -> None:
+    """After an error here. Lightning leaves them waiting for this rank, or kills this rank once they are dead."""
+    launched: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+    processes = list(launched)
+    launched.clear()  # Lightning's watch sees none any more
+    for process in processes:
+        try:
+            process.wait(timeout=5)  # one that failed itself may still be writing that down
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 if __name__ == "__main__":

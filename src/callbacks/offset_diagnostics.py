@@ -68,7 +68,7 @@ class OffsetDiagnostics(L.Callback):
         self._outside.clear()
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
-        if trainer.global_step % self.every:
+        if not self.every or (trainer.global_step + 1) % self.every:  # as Lightning counts what it writes
             return
         gradients: dict[str, list[Tensor]] = defaultdict(list)
         for stage, attention in deformable_blocks(pl_module):

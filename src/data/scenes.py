@@ -1,9 +1,9 @@
 """Cluttered scenes: one whole digit somewhere among fragments of others.
 
-After the cluttered MNIST of Spatial Transformer Networks (Jaderberg et al., 2015), with smaller digits, fewer
-fragments for their size and a random scale. Where to look is then part of the task, which is what deformable
-attention claims to learn. A scene is first planned in units of the canvas, so that the same scene exists at
-every resolution, and then rendered.
+After the cluttered MNIST of Spatial Transformer Networks (Jaderberg et al., 2015), with a random scale, fewer
+fragments, and fragments of about a third of a digit's side, as there. Where to look is then part of the task,
+which is what deformable attention claims to learn. A scene is first planned in units of the canvas, so that the
+same scene exists at every resolution, and then rendered.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 GRID = 8  # source pixels per side of a digit
-CROP = 4  # source pixels per side of a fragment: half a digit
 REFERENCE_CANVAS = 64  # pixels; digit scales are stated for it
 
 
@@ -43,16 +42,23 @@ class ScenePlan:
 
 
 def plan_scenes(
-    count: int, *, sources: int, digit_scale: Sequence[float], fragments: int, generator: torch.Generator
+    count: int,
+    *,
+    sources: int,
+    digit_scale: Sequence[float],
+    fragments: int,
+    fragment_size: int,
+    generator: torch.Generator,
 ) -> ScenePlan:
     """Draws `count` scenes; every layer lies on the canvas, and no fragment is of the whole digit.
 
     Args:
         sources: number of digits to draw from.
         digit_scale: (least, most) pixels per source pixel on a canvas of 64 pixels.
+        fragment_size: source pixels per side of a fragment, of a digit's 8.
     """
     layers = 1 + fragments
-    extent = torch.tensor([GRID] + [CROP] * fragments)
+    extent = torch.tensor([GRID] + [fragment_size] * fragments)
 
     # Which: stepping 1..sources-1 on from the whole digit reaches any other, and never the digit itself.
     digit = torch.randint(sources, (count, 1), generator=generator)
@@ -60,7 +66,7 @@ def plan_scenes(
     source = torch.cat([digit, (digit + steps) % sources], dim=1)
 
     # What part of it, how large and where.
-    start = torch.randint(GRID - CROP + 1, (count, layers, 2), generator=generator)
+    start = torch.randint(GRID - fragment_size + 1, (count, layers, 2), generator=generator)
     start[:, 0] = 0
     least, most = digit_scale
     pixel = least + (most - least) * torch.rand(count, layers, generator=generator)

@@ -1,7 +1,7 @@
 """The backbone in data-flow order: stem, four stages with a down-sampling before each but the first, head."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ class DAT(nn.Module):
         patch_size: side of the patches that the stem turns into pixels of the first map.
         mlp_ratio: width of the feed-forward networks in channels of their stage.
         drop_path_rate: chance to drop a branch in the last block; it grows linearly from 0 in the first.
+        stem: builds, from the first stage's channels and `patch_size`, the module from images to its map.
         stages: by name, in order, the fields of `Stage`.
         attention: the kinds that stages may name, by name.
 
@@ -37,6 +38,7 @@ class DAT(nn.Module):
         num_classes: int,
         mlp_ratio: int,
         drop_path_rate: float,
+        stem: Callable[[int, int], nn.Module],
         stages: Mapping[str, Any],
         attention: Mapping[str, AttentionKind],
     ):
@@ -51,7 +53,7 @@ class DAT(nn.Module):
                     )
                 attention[kind].check(stage)
 
-        self.stem = nn.Sequential(nn.Conv2d(3, plan[0].dim, patch_size, patch_size), LayerNorm2d(plan[0].dim, eps=1e-5))
+        self.stem = stem(plan[0].dim, patch_size)
         last = sum(stage.depth for stage in plan) - 1
         drop_path_rates = (drop_path_rate * i / max(last, 1) for i in range(last + 1))
         self.stages = nn.ModuleDict()

@@ -29,6 +29,7 @@ from src.models.position_bias import FixedBias, NoBias, RelativeBias
 from src.models.reference_grid import PublishedGrid
 from src.models.sampling import BilinearSampling
 from src.models.stage import Stage
+from src.models.stem import PatchStem
 
 STAGE_NAMES = ("one", "two", "three", "four")
 V1_KERNELS = (9, 7, 5, 3)  # the published code fixes the offset network's kernel by the stage
@@ -73,6 +74,7 @@ def build(config: Mapping[str, Any], release: str = "v1") -> DAT:
         num_classes=config["num_classes"],
         mlp_ratio=config["expansion"],
         drop_path_rate=config["drop_path_rate"],
+        stem=PatchStem,
         stages=stages,
         attention=kinds,
     )

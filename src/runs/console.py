@@ -16,13 +16,20 @@ from src.runs.record import utc
 # These may keep their messages from the root logger.
 _APART = ("lightning.pytorch", "lightning.fabric", "src.runs.progress")
 
+# Warnings about what is meant as it is.
+_NOISE = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own code
+    r"It is recommended to use `self.log\(.*sync_dist=True",  # speed, memory and offsets are rank zero's
+    r"Grad strides do not match bucket view strides",  # ddp and depthwise kernels
+)
+
 
 @contextmanager
 def log_to(folder: str | Path) -> Iterator[Path]:
     """Copies log messages and warnings, and the exception the block ends with, into `folder/log.txt`.
 
     What goes to the console stays there. Attempts follow one another in the same file; ranks above zero have
-    their own.
+    their own, and leave the console to rank zero, except for errors.
     """
     path = Path(folder) / ("log.txt" if rank() == 0 else f"log-rank{rank()}.txt")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +45,10 @@ def log_to(folder: str | Path) -> Iterator[Path]:
         console = logging.StreamHandler()
         console.setFormatter(logging.Formatter("%(message)s"))
         added.append((root, console))
+    levels = [(handler, handler.level) for handler in root.handlers]
+    if rank() > 0:
+        for handler, _ in levels:
+            handler.setLevel(logging.ERROR)
     apart = [logger for logger in map(logging.getLogger, _APART) if not logger.propagate]
     added += [(logger, file) for logger in (root, *apart)]
     for logger, handler in added:
@@ -49,7 +60,10 @@ def log_to(folder: str | Path) -> Iterator[Path]:
 
     _into(file, logging.INFO, f"--- attempt started {utc()}")
     try:
-        yield path
+        with warnings.catch_warnings():
+            for message in _NOISE:
+                warnings.filterwarnings("ignore", message)
+            yield path
     except BaseException as error:
         # Into the file only: whoever catches it, Python itself in the end, prints it.
         _into(file, logging.ERROR, "the run ended with an exception", error)
@@ -58,6 +72,8 @@ def log_to(folder: str | Path) -> Iterator[Path]:
         if not captured_before:
             logging.captureWarnings(False)
         root.setLevel(level)
+        for handler, handler_level in levels:
+            handler.setLevel(handler_level)
         for logger, handler in added:
             logger.removeHandler(handler)
         file.close()

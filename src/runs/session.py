@@ -128,7 +128,7 @@ def claim(cfg: Mapping[str, Any], *, root: str | Path, rerun: bool = False) -> I
     owned, earlier = _own(folder, rerun)
     try:
         run = _begin(folder, cfg, key, owned, earlier)
-        with _heartbeat(folder / HEARTBEAT), _sigterm_interrupts():
+        with _heartbeat(folder / HEARTBEAT), sigterm_interrupts():
             try:
                 yield run
                 if not run.finished:
@@ -322,7 +322,7 @@ def _heartbeat(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[None]:
     """SIGTERM raises `Terminated`, once; further ones don't disturb the ending."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread gets signals

@@ -32,7 +32,7 @@ def make_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         root.mkdir(exist_ok=True)
         options = COMMON | {"name": name}
         if name == "digits":
-            options |= {"num_classes": 10, "digit_scale": [3.0, 5.0], "fragments": 2}
+            options |= {"num_classes": 10, "digit_scale": [4.0, 6.0], "fragments": 3, "fragment_size": 3}
             options |= {"scenes_per_epoch": 30, "val_scenes": 10, "test_scenes": 11}
             return Digits(**options | changes)
         if name == "fashion_mnist":

@@ -139,7 +139,7 @@ def test_fingerprint_is_of_the_data_alone(make_data, name):
 
 def test_fingerprint_follows_the_split(make_data, name):
     change = {
-        "digits": {"fragments": 3},
+        "digits": {"fragment_size": 2},
         "folder": {"val_fraction": 0.3},
         "elpv": {"val_fraction": 0.3},
     }.get(name, {"val_images": 5})

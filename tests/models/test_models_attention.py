@@ -11,6 +11,7 @@ from src.models.attention.attend import attend
 from src.models.attention.deformable import Deformable
 from src.models.attention.spatial_reduction import SpatialReduction
 from src.models.attention.window import ShiftedWindow, ShiftedWindowAttention, Window, WindowAttention
+from src.models.geometry import GeometryError
 from src.models.local_encoding import DepthwiseEncoding, NoEncoding
 from src.models.offset import LearnedOffset, ZeroOffset
 from src.models.offset_range import BoundedRange, TanhPositions, UnboundedRange
@@ -18,6 +19,7 @@ from src.models.position_bias import FixedBias, NoBias, RelativeBias
 from src.models.reference_grid import AlignedGrid, PublishedGrid
 from src.models.sampling import AveragePooling, BilinearSampling
 from src.models.stage import Stage
+from src.models.stem import OverlappedStem, PatchStem
 
 # A new variant joins its list and inherits the contracts.
 OFFSETS = [LearnedOffset, ZeroOffset]
@@ -27,6 +29,7 @@ GRIDS = [PublishedGrid, AlignedGrid]
 SAMPLINGS = [BilinearSampling, AveragePooling]
 BIASES = [RelativeBias, FixedBias, NoBias]
 ENCODINGS = [DepthwiseEncoding, NoEncoding]
+STEMS = [PatchStem, OverlappedStem]
 
 BASELINE = {
     "offset": LearnedOffset,
@@ -228,3 +231,18 @@ def test_positions_stay_in_float32_under_autocast():
     # Through the whole block the queries themselves are rounded, which moves points by far less than a grid in bfloat16
     # would: 2^-8 of the map is a tenth of a pixel at 56x56.
     assert (seen[0] - exact).abs().max() < 2**-8
+
+
+@pytest.mark.parametrize("patch_size", [2, 4])
+@pytest.mark.parametrize("stem", STEMS)
+def test_stems_divide_the_image_and_train_every_parameter(stem, patch_size):
+    module = stem(8, patch_size)
+    y = module(torch.randn(2, 3, 16, 24))
+    y.square().mean().backward()
+    assert y.shape == (2, 8, 16 // patch_size, 24 // patch_size)
+    assert all(p.grad is not None for p in module.parameters())
+
+
+def test_the_overlapped_stem_refuses_other_patches():
+    with pytest.raises(GeometryError, match="patch_size 3 .* 2 and 4"):
+        OverlappedStem(8, 3)
