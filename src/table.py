@@ -92,6 +92,12 @@ def markdown(rows: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def hardware(rows: Iterable[Mapping[str, Any]]) -> str:
+    """On what the runs were computed, in a line."""
+    machines = {f"{row['gpus'] or row['cpu']}, {row['threads']:.0f} thread(s), torch {row['torch']}" for row in rows}
+    return f"Recorded on {'; '.join(sorted(machines))}."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, help="a folder of runs, such as runs/demo")

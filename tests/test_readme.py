@@ -1,0 +1,36 @@
+"""The README says what is recorded and what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from src.complexity import count_macs, count_parameters, on_meta
+from src.config import CONF, build_model, load_config
+from src.readme import ROOT, with_table
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_is_that_of_the_recorded_runs():
+    assert with_table(README) == README
+
+
+def test_every_source_file_is_in_the_tree():
+    names = [path.name for path in sorted(Path(ROOT / "src").rglob("*.py")) if path.name != "__init__.py"]
+    assert [name for name in names if name not in README] == []
+
+
+def test_every_experiment_is_listed():
+    listed = re.findall(r"`(\w+)`", README.partition("## Experiments")[2].partition("## Models")[0])
+    full = [f"ablate_deformable{name}" if name.startswith("_in") else name for name in listed]
+    assert [path.stem for path in (CONF / "experiment").glob("*.yaml") if path.stem not in full] == []
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| `(micro|dat_\w+)`.*?\| ([\d.]+) M \| ([\d.]+) \|", README, re.MULTILINE))
+def test_sizes_are_counted(row):
+    name, params, macs = row
+    cfg = load_config(f"model={name}", *([] if name == "micro" else ["data.num_classes=1000"]))
+    net = on_meta(lambda: build_model(cfg))
+    assert f"{count_parameters(net) / 1e6:.2f}" == params
+    assert f"{count_macs(net, cfg['model']['image_size']) / 1e9:.2f}" == macs
