@@ -27,7 +27,9 @@ def test_every_experiment_is_listed():
     assert [path.stem for path in (CONF / "experiment").glob("*.yaml") if path.stem not in full] == []
 
 
-@pytest.mark.parametrize("row", re.findall(r"^\| `(micro|dat_\w+)`.*?\| ([\d.]+) M \| ([\d.]+) \|", README, re.MULTILINE))
+@pytest.mark.parametrize(
+    "row", re.findall(r"^\| `(micro|dat_\w+)`.*?\| ([\d.]+) M \| ([\d.]+) \|", README, re.MULTILINE)
+)
 def test_sizes_are_counted(row):
     name, params, macs = row
     cfg = load_config(f"model={name}", *([] if name == "micro" else ["data.num_classes=1000"]))

@@ -244,5 +244,5 @@ def test_stems_divide_the_image_and_train_every_parameter(stem, patch_size):
 
 
 def test_the_overlapped_stem_refuses_other_patches():
-    with pytest.raises(GeometryError, match="patch_size 3 .* 2 and 4"):
+    with pytest.raises(GeometryError, match=r"patch_size 3 .* 2 and 4"):
         OverlappedStem(8, 3)

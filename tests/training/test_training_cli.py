@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from src import train as training
+from src import training
 from src.config import CONF, load_config
 from src.runs.record import find_records
 from src.runs.wandb_logger import read_offline_run

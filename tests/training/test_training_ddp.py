@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import train as training
+from src import training
 from src.config import CONF, load_config
 from src.runs.record import find_records
 from src.runs.wandb_logger import find_offline_runs, read_offline_run

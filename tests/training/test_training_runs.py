@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from src import train as training
+from src import training
 from src.config import CONF, load_config
 from src.data.base import DataError
 from src.models.geometry import GeometryError

@@ -1,0 +1,155 @@
+"""One run from its config to its record: check, fit, choose on validation data, test once."""
+
+import logging
+from contextlib import ExitStack
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+
+from src.callbacks.efficiency import Efficiency, peak_memory_mb
+from src.callbacks.epoch_seed import EpochSeed
+from src.callbacks.offset_diagnostics import OffsetDiagnostics, deformable_blocks
+from src.callbacks.sigterm import KeepSigterm
+from src.classifier import ImageClassifier
+from src.complexity import count_macs, count_parameters, on_meta
+from src.config import build, build_model
+from src.data.base import ImageData
+from src.ranks import end_other_ranks
+from src.recipe import Recipe
+from src.runs.console import log_to
+from src.runs.process import rank
+from src.runs.progress import progress
+from src.runs.session import CHECKPOINT, AlreadyFinished, Run, claim
+from src.runs.wandb_logger import MODES, logged_to_wandb
+
+log = logging.getLogger(__name__)
+
+PROGRESS = {"auto": None, "bar": True, "lines": False}  # whether a terminal watches
+
+
+def train(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Train, choose the best epoch on validation data, test it once, and record it all in the run's folder.
+
+    A run of the same configuration and seed that is finished already is not computed again.
+
+    Args:
+        cfg: a resolved config, as `load_config` or `resolve` give it.
+
+    Returns:
+        The metrics of the record.
+
+    Raises:
+        GeometryError, DataError, ValueError: the config can't work; nothing has been computed.
+        RunningElsewhere: another process is computing this run.
+    """
+    facts = check(cfg)
+    try:
+        with ExitStack() as stack:
+            run = stack.enter_context(claim(cfg, root=cfg["runs"], rerun=cfg["rerun"]))
+            stack.enter_context(log_to(run.folder))
+            run.update(**facts)
+            log.info("%s seed %d: %s", cfg["name"], cfg["seed"], run.folder)
+            loggers: list[Any] = [_csv_logger(run)]
+            if cfg["logger"]["wandb"]:
+                loggers.append(stack.enter_context(logged_to_wandb(cfg, run)))
+            metrics = _fit_and_test(cfg, run, loggers)
+            run.finish(metrics, best={"val/acc1": metrics["val/acc1"], "epoch": metrics["best_epoch"]})
+            log.info("val/acc1 %.4f  test/acc1 %.4f", metrics["val/acc1"], metrics["test/acc1"])
+            return metrics
+    except AlreadyFinished as finished:
+        metrics = finished.record["metrics"]
+        log.info("%s; test/acc1 %.4f", finished, metrics["test/acc1"])
+        return metrics
+
+
+def check(cfg: dict[str, Any]) -> dict[str, Any]:
+    """Everything that can be known to be wrong before any work is spent.
+
+    Returns:
+        Facts for the record: `params`, `macs`, `data_fingerprint`.
+    """
+    Recipe(**cfg["recipe"])
+    for key, known in (("progress", PROGRESS), ("logger.mode", MODES)):
+        value = cfg["progress"] if key == "progress" else cfg["logger"].get("mode", "auto")
+        if value not in known:
+            raise ValueError(f"{key} is {value!r}; it must be one of {', '.join(known)}")
+    net = on_meta(lambda: build_model(cfg))
+    data: ImageData = build(cfg["data"])
+    data.check()
+    return {
+        "params": count_parameters(net),
+        "macs": count_macs(net, cfg["model"]["image_size"]),
+        "data_fingerprint": data.fingerprint(),
+    }
+
+
+def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str, Any]:
+    recipe = Recipe(**cfg["recipe"])
+    L.seed_everything(cfg["seed"], verbose=False)
+    net, data = build_model(cfg), build(cfg["data"])
+    diagnosed = bool(deformable_blocks(net))
+    if cfg["compile"]:
+        net.compile()
+    task = ImageClassifier(net, recipe=recipe, num_classes=cfg["data"]["num_classes"])
+
+    efficiency = Efficiency()
+    # Two: with one, `last` is only written when `best` is.
+    folder = run.folder / CHECKPOINT.parent
+    best = ModelCheckpoint(folder, filename="best", monitor="val/acc1", mode="max", enable_version_counter=False)
+    last = ModelCheckpoint(folder, filename=CHECKPOINT.stem, save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks: list[L.Callback] = [EpochSeed(cfg["seed"]), efficiency, LearningRateMonitor("step"), best, last]
+    callbacks += [KeepSigterm(), progress(PROGRESS[cfg["progress"]])]
+    if diagnosed:
+        callbacks.append(OffsetDiagnostics(every=cfg["trainer"]["log_every_n_steps"]))
+    if recipe.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=recipe.ema_decay))
+
+    trainer: L.Trainer = build(cfg["trainer"], _partial_=True)(
+        max_epochs=recipe.epochs,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.clip_norm or None,
+        callbacks=callbacks,
+        logger=loggers,
+        default_root_dir=run.folder,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the data shards itself, without repeating images
+    )
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
+        best_epoch = _epoch_of(best)
+        (results,) = trainer.test(
+            task, datamodule=data, ckpt_path=best.best_model_path, weights_only=True, verbose=False
+        )
+    except BaseException:
+        end_other_ranks(trainer)
+        raise
+    tested = dict(results)
+
+    if rank() == 0:
+        task.save_predictions(run.folder / "predictions.npz")
+    per_class = {key: tested.pop(key) for key in sorted(tested) if key.startswith("test/acc1_class/")}
+    return {
+        "val/acc1": float(cast(Tensor, best.best_model_score)),
+        "best_epoch": best_epoch,
+        **tested,
+        "test/acc1_per_class": list(per_class.values()),
+        "images_per_second": efficiency.images_per_second,
+        "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
+        "epochs": trainer.current_epoch,
+    }
+
+
+def _epoch_of(checkpoint: ModelCheckpoint) -> int:
+    """The epoch, counted from 0, that the best checkpoint was written after."""
+    saved = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True, mmap=True)
+    return int(saved["epoch"])
+
+
+def _csv_logger(run: Run) -> CSVLogger:
+    """curves/attempt-<n>/metrics.csv: a file per attempt, since Lightning's logger starts a file anew."""
+    return CSVLogger(run.folder, name="curves", version=f"attempt-{len(run.record.data['attempts'])}")
