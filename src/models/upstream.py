@@ -33,6 +33,22 @@ from src.models.stem import PatchStem
 
 STAGE_NAMES = ("one", "two", "three", "four")
 V1_KERNELS = (9, 7, 5, 3)  # the published code fixes the offset network's kernel by the stage
+REQUIRED = {
+    *("dim_stem", "dims", "depths", "stage_spec", "heads", "window_sizes"),
+    *("groups", "use_pes", "strides", "offset_range_factor"),
+}
+DEFAULTS: dict[str, Any] = {
+    "img_size": 224,
+    "patch_size": 4,
+    "num_classes": 1000,
+    "expansion": 4,
+    "drop_rate": 0.0,
+    "attn_drop_rate": 0.0,
+    "drop_path_rate": 0.0,
+    "use_conv_patches": False,
+    "sr_ratios": [-1] * 4,
+    **{flag: [False] * 4 for flag in ("dwc_pes", "no_offs", "fixed_pes", "use_dwc_mlps")},
+}
 DERIVED = ("relative_position_index", "attn_mask", "rpe_table_index")  # published buffers, no weights
 
 
@@ -44,7 +60,7 @@ def build(config: Mapping[str, Any], release: str = "v1") -> DAT:
         GeometryError: the network can't work.
     """
     _known_release(release)
-    _refuse_unsupported(config)
+    config = _complete(config)
     stages: dict[str, dict[str, Any]] = {}
     kinds: dict[str, AttentionKind] = {}
     for i, name in enumerate(STAGE_NAMES):
@@ -151,8 +167,13 @@ def _known_release(release: str) -> None:
         raise ValueError(f"release {release!r} isn't known here; known is 'v1' (CVPR 2022)")
 
 
-def _refuse_unsupported(config: Mapping[str, Any]) -> None:
-    """What no published CVPR model uses is refused, not passed over."""
+def _complete(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` with the published defaults; what no published CVPR model uses is refused, not passed over."""
+    config = {**DEFAULTS, **given}
+    if missing := sorted(REQUIRED - set(config)):
+        raise ValueError(f"MODEL.DAT lacks {', '.join(missing)}; the published configurations give them")
+    if unknown := sorted(set(config) - REQUIRED - set(DEFAULTS)):
+        raise ValueError(f"MODEL.DAT has keys that release 'v1' doesn't know: {', '.join(unknown)}")
     for key in ("drop_rate", "attn_drop_rate"):
         if config[key]:
             raise ValueError(f"{key} is {config[key]}; it must be 0, as in all published configurations")
@@ -160,6 +181,7 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
         raise ValueError("use_dwc_mlps and use_conv_patches belong to DAT++; release 'v1' has them off")
     if config["dim_stem"] != config["dims"][0]:
         raise ValueError(f"dim_stem {config['dim_stem']} must equal dims[0] {config['dims'][0]}")
+    return config
 
 
 def _deformable(*, learned: bool, range_factor: float, use_pe: bool, dwc_pe: bool, fixed_pe: bool) -> Deformable:

@@ -160,11 +160,21 @@ def test_derived_buffers_may_be_there_or_not(small):
         ({"drop_rate": 0.1}, "drop_rate is 0.1"),
         ({"use_conv_patches": True}, "use_conv_patches"),
         ({"dim_stem": 7}, "dim_stem 7"),
+        ({"ksizes": [9, 7, 5, 3]}, "doesn't know: ksizes"),
     ],
 )
 def test_what_cannot_be_reproduced_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         upstream.build(facts("v1.trajectory")["config"] | change)
+
+
+def test_published_defaults_may_be_left_out_and_the_rest_may_not():
+    config = facts("v1.trajectory")["config"]
+    short = {key: value for key, value in config.items() if key not in upstream.DEFAULTS or key == "num_classes"}
+    shapes = [{name: p.shape for name, p in upstream.build(c).named_parameters()} for c in (config, short)]
+    assert shapes[0] == shapes[1]
+    with pytest.raises(ValueError, match="lacks dims, heads"):
+        upstream.build({key: value for key, value in config.items() if key not in ("dims", "heads")})
 
 
 def test_unknown_release_and_kind_are_refused():

@@ -186,3 +186,11 @@ def test_record_is_json_that_others_can_read(finished):
     _, record = finished
     text = Path(record["folder"], "record.json").read_text()
     assert json.loads(text)["status"] == "finished" == read_record(record["folder"])["status"]
+
+
+@pytest.mark.parametrize(("num_classes", "metrics"), [(10, ["loss", "acc1"]), (11, ["loss", "acc1", "acc5"])])
+def test_top5_is_there_where_it_says_something(num_classes, metrics, tmp_path):
+    cfg = tiny(tmp_path)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(num_classes))
+    task = training.ImageClassifier(net, recipe=training.Recipe(**cfg["recipe"]), num_classes=num_classes)
+    assert [list(task.metrics[split]) for split in ("val_", "test_")] == [metrics, metrics]
