@@ -55,7 +55,8 @@ def main() -> None:
     reference, points, stage = points_of(record, torch.stack([scene.image for scene in scenes]))
     figure, axes = plt.subplots(1, SCENES, figsize=(2.2 * SCENES, 2.75), dpi=160)
     for axis, scene, moved in zip(axes, scenes, points, strict=True):
-        axis.imshow(scene.image[0], cmap="gray_r", interpolation="bilinear")
+        ink = scene.image[0] - scene.image.min()
+        axis.imshow(ink, cmap="gray_r", vmax=2 * ink.max(), interpolation="bilinear")  # grey, so that points show on it
         for group in moved:
             axis.quiver(
                 *reference.T, *(group - reference).T, color=MOVED, angles="xy", scale_units="xy", scale=1, width=0.012
@@ -66,7 +67,7 @@ def main() -> None:
         axis.set_yticks([])
     accuracy = 100 * record["metrics"]["test/acc1"]
     figure.suptitle(
-        f"Stage {stage}: from the reference grid (blue) to where keys are read (orange). "
+        f"Stage {stage}: from the reference grid (blue) to where keys are read (orange, an arrow a group). "
         f"Baseline, seed {record['seed']}, test top-1 {accuracy:.1f} %",
         fontsize=10,
     )
