@@ -1,5 +1,6 @@
 """Configurations: composed by Hydra, resolved once, plain afterwards."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,21 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ValueError: a value that must be given isn't; the message names it.
     """
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
-        raise ValueError(f"{missing[0]} must be given: add {missing[0]}=... to the command")
+    for key in _not_given(OmegaConf.to_container(cfg, resolve=False), ""):
+        raise ValueError(f"{key} must be given: add {key}=... to the command")
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
     return {str(key): value for key, value in plain.items()}
+
+
+def _not_given(value: Any, at: str) -> Iterator[str]:
+    """Dotted keys whose value is still `???`; OmegaConf's own search stumbles over interpolations that lead there."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from _not_given(child, f"{at}.{key}" if at else str(key))
+    elif value == "???":
+        yield at
 
 
 def build_model(cfg: dict[str, Any]) -> nn.Module:
