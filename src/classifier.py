@@ -62,7 +62,7 @@ class ImageClassifier(L.LightningModule):
         else:
             images, shares = self.mix(images, labels)  # which smooths the labels itself
             loss = F.cross_entropy(self.net(images), shares)
-        self.log("train/loss", self._over_ranks(loss.detach()))
+        self.log("train/loss", self._over_ranks(loss.detach()), prog_bar=True)
         return loss
 
     def _over_ranks(self, loss: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class ImageClassifier(L.LightningModule):
                 metric.update(losses)
             else:
                 metric.update(logits, labels)
-            self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True)
+            self.log(f"{split}/{name}", metric, on_step=False, on_epoch=True, prog_bar=name == "acc1")
         return logits
 
     def configure_optimizers(self) -> Any:

@@ -28,6 +28,9 @@ from src.runs.wandb_logger import MODES, logged_to_wandb
 
 log = logging.getLogger(__name__)
 
+# Lightning advertises a logger of its own at each run.
+logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda said: "litlogger" not in said.getMessage())
+
 PROGRESS = {"auto": None, "bar": True, "lines": False}  # whether a terminal watches
 
 

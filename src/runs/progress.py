@@ -28,9 +28,31 @@ def progress(terminal: bool | None = None) -> ProgressBar:
     if not terminal:
         return PlainProgress()
     try:
-        return RichProgressBar(leave=True)
+        return Bar()
     except ModuleNotFoundError:
         return TQDMProgressBar(leave=True)
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar of an epoch, with the time left of the whole training behind it."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=True)
+        self.started, self.batches_before = 0.0, 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.started, self.batches_before = time.monotonic(), _batches_done(trainer)
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)  # the logger's, which says nothing
+        left = (
+            _seconds_left(trainer, time.monotonic() - self.started, self.batches_before) if trainer.training else None
+        )
+        return metrics if left is None else {"time left": duration(left), **metrics}
 
 
 class PlainProgress(ProgressBar):
@@ -109,10 +131,10 @@ class PlainProgress(ProgressBar):
             parts += [f"{name} {float(value):.4g}" for name, value in found if name.startswith("val/")]
         parts.append(pace)
 
-        now, done = self.clock(), _batches_done(trainer) - self.batches_before
-        remaining = _batches_left(trainer)
-        if done and math.isfinite(remaining):
-            parts.append(f"time left {duration(remaining * (now - self.started) / done)}")
+        now = self.clock()
+        left = _seconds_left(trainer, now - self.started, self.batches_before)
+        if left is not None:
+            parts.append(f"time left {duration(left)}")
         line = "  ".join(parts)
         self.line_written = now
         self.write(line)
@@ -134,6 +156,12 @@ def duration(seconds: float) -> str:
 def _batches_done(trainer: pl.Trainer) -> int:
     """Since the run began, in whichever process."""
     return trainer.fit_loop.epoch_loop.total_batch_idx + 1
+
+
+def _seconds_left(trainer: pl.Trainer, elapsed: float, batches_before: int) -> float | None:
+    """At the mean pace of the `elapsed` seconds since `batches_before`; None where it can't be known."""
+    done, remaining = _batches_done(trainer) - batches_before, _batches_left(trainer)
+    return remaining * elapsed / done if done and math.isfinite(remaining) else None
 
 
 def _batches_left(trainer: pl.Trainer) -> float:

@@ -1,4 +1,5 @@
 import sys
+from typing import ClassVar
 
 import lightning as L
 import pytest
@@ -7,7 +8,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from torch.utils.data import DataLoader, TensorDataset
 
 from src.runs.console import log_to
-from src.runs.progress import PlainProgress, duration, progress
+from src.runs.progress import Bar, PlainProgress, duration, progress
 
 
 class Line(L.LightningModule):
@@ -114,6 +115,21 @@ def test_chooses_by_the_terminal(monkeypatch):
     assert isinstance(progress(False), PlainProgress)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
     assert isinstance(progress(), PlainProgress)
+
+
+def test_the_bar_shows_the_time_left_of_the_whole_training(tmp_path):
+    class Spy(Bar):
+        seen: ClassVar[list] = []
+
+        def get_metrics(self, trainer, pl_module):
+            self.seen.append(super().get_metrics(trainer, pl_module))
+            return self.seen[-1]
+
+    data = DataLoader(TensorDataset(torch.zeros(4, 1)), batch_size=1)
+    trainer = L.Trainer(accelerator="cpu", max_epochs=2, callbacks=[Spy()], default_root_dir=tmp_path)
+    trainer.fit(Line(), data, data)
+    assert any(shown.get("time left", "").endswith(" s") for shown in Spy.seen)
+    assert not any("v_num" in shown for shown in Spy.seen)
 
 
 @pytest.mark.parametrize(
