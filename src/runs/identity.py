@@ -26,7 +26,7 @@ NOT_IDENTITY = (
     "rerun",  # asks for the same run once more
     "data.root",  # where the images lie; the record's data fingerprint says whether they are the same
     "data.download",  # how they got there
-    "data.workers",  # only deals the augmentations' random numbers out differently, like another machine
+    "data.workers",  # images depend on the seed and their number, not on who loads them
     # Of the trainer only what is for the eye. `accelerator`, `devices` and `precision` change the batch or
     # the rounding, so they count.
     "trainer.enable_progress_bar",
