@@ -3,18 +3,12 @@
 import argparse
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from src.runs.record import find_records
-
-COLUMNS = (
-    "name", "seed", "identity", "commit", "params", "macs", "val/acc1", "test/acc1", "images_per_second",
-    "peak_memory_mb", "seconds", "data", "data_fingerprint", "model", "cpu", "gpus", "threads", "torch",
-    "published_top1",
-)  # fmt: skip
 
 
 def rows(root: str | Path) -> list[dict[str, Any]]:
@@ -24,35 +18,34 @@ def rows(root: str | Path) -> list[dict[str, Any]]:
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     cfg, metrics, hardware = record["config"], record["metrics"], record["hardware"]
-    values = (
-        record["name"],
-        record["seed"],
-        record["identity"],
-        (record["git"]["commit"] or "")[:10],
-        record["params"],
-        record["macs"],
-        metrics["val/acc1"],
-        metrics["test/acc1"],
-        metrics["images_per_second"],
-        metrics["peak_memory_mb"],
-        record["wall_seconds"],
-        cfg["data"]["name"],
-        record["data_fingerprint"],
-        cfg["model"]["name"],
-        hardware["cpu"],
-        " ".join(gpu["name"] for gpu in hardware["gpus"]),
-        hardware["threads"],
-        record["versions"]["torch"],
-        (cfg["published"] or {}).get("top1", ""),
-    )
-    return dict(zip(COLUMNS, values, strict=True))
+    return {
+        "name": record["name"],
+        "seed": record["seed"],
+        "identity": record["identity"],
+        "commit": (record["git"]["commit"] or "")[:10],
+        "params": record["params"],
+        "macs": record["macs"],
+        "val/acc1": metrics["val/acc1"],
+        "test/acc1": metrics["test/acc1"],
+        "images_per_second": metrics["images_per_second"],
+        "peak_memory_mb": metrics["peak_memory_mb"],
+        "seconds": record["wall_seconds"],
+        "data": cfg["data"]["name"],
+        "data_fingerprint": record["data_fingerprint"],
+        "model": cfg["model"]["name"],
+        "cpu": hardware["cpu"],
+        "gpus": " ".join(gpu["name"] for gpu in hardware["gpus"]),
+        "threads": hardware["threads"],
+        "torch": record["versions"]["torch"],
+        "published_top1": (cfg["published"] or {}).get("top1", ""),
+    }
 
 
-def write_csv(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """A row per run, for figures and tables that are made later."""
+def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A row per run, at least one, for figures and tables that are made later."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

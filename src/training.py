@@ -76,8 +76,8 @@ def check(cfg: dict[str, Any]) -> dict[str, Any]:
         Facts for the record: `params`, `macs`, `data_fingerprint`.
     """
     Recipe(**cfg["recipe"])
-    for key, known in (("progress", PROGRESS), ("logger.mode", MODES)):
-        value = cfg["progress"] if key == "progress" else cfg["logger"].get("mode", "auto")
+    options = (("progress", cfg["progress"], PROGRESS), ("logger.mode", cfg["logger"].get("mode", "auto"), MODES))
+    for key, value, known in options:
         if value not in known:
             raise ValueError(f"{key} is {value!r}; it must be one of {', '.join(known)}")
     net = on_meta(lambda: build_model(cfg))

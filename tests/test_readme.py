@@ -30,6 +30,18 @@ def test_every_experiment_is_listed():
     assert [path.stem for path in (CONF / "experiment").glob("*.yaml") if path.stem not in full] == []
 
 
+def test_published_accuracies_are_those_of_the_experiments():
+    section = README.partition("## Experiments")[2].partition("## Models")[0]
+    seen = 0
+    for names, figures in re.findall(r"^\| (`[^|]+) \|[^|]+\| ([\d., ]+) \|$", section, re.MULTILINE):
+        first, *others = re.findall(r"`(\w+)`", names)
+        full = [first, *(f"ablate_deformable{name}" for name in others)]
+        for name, figure in zip(full, figures.split(", "), strict=True):
+            assert load_config(f"experiment={name}")["published"]["top1"] == float(figure), name
+            seen += 1
+    assert seen == 11  # seven rows of Table 6 and five of Table 7 share the baseline
+
+
 @pytest.mark.parametrize(
     "row", re.findall(r"^\| `(micro|dat_\w+)`.*?\| ([\d.]+) M \| ([\d.]+) \|", README, re.MULTILINE)
 )

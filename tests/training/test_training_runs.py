@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from src import training
+from src import table, training
 from src.config import CONF, load_config
 from src.data.base import DataError
 from src.models.geometry import GeometryError
@@ -194,3 +194,12 @@ def test_top5_is_there_where_it_says_something(num_classes, metrics, tmp_path):
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(num_classes))
     task = training.ImageClassifier(net, recipe=training.Recipe(**cfg["recipe"]), num_classes=num_classes)
     assert [list(task.metrics[split]) for split in ("val_", "test_")] == [metrics, metrics]
+
+
+def test_the_table_of_a_study_survives_its_csv(finished, tmp_path):
+    _, record = finished
+    rows = table.rows(Path(record["folder"]).parent)
+    table.write_csv(rows, tmp_path / "results.csv")
+    assert table.markdown(table.read_csv(tmp_path / "results.csv")) == table.markdown(rows)
+    assert f"| baseline | 1 | {100 * record['metrics']['test/acc1']:.1f} |" in table.markdown(rows)
+    assert record["hardware"]["cpu"] in table.hardware(rows) or record["hardware"]["gpus"]
