@@ -7,6 +7,7 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.plugins.precision import MixedPrecision
 from timm.data import Mixup
 from torch import Tensor, nn
 from torchmetrics import CatMetric, MeanMetric, Metric
@@ -112,7 +113,9 @@ class ImageClassifier(L.LightningModule):
     def configure_optimizers(self) -> Any:
         peak = self.recipe.peak_lr(self.trainer.world_size)
         groups = decay_groups(self.net, self.recipe.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=peak, betas=self.recipe.betas, eps=1e-8, fused=True)
+        # Lightning doesn't clip gradients for a fused optimiser under mixed precision.
+        fused = not isinstance(self.trainer.precision_plugin, MixedPrecision)
+        optimizer = torch.optim.AdamW(groups, lr=peak, betas=self.recipe.betas, eps=1e-8, fused=fused)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = warmup_cosine(
             optimizer,

@@ -1,5 +1,6 @@
 """Configurations: composed by Hydra, resolved once, plain afterwards."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,17 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from src.models.init import INITIALISATIONS
+from src.models.weights import fill, pin
+from src.timm_configs import register
+
+log = logging.getLogger(__name__)
 
 CONF = Path(__file__).parents[1] / "conf"
 
+register()  # before anything is composed: conf/train.yaml has it on its search path
+
 # What a variant may have of its own without being another network or training.
-LABELS = ("name", "axes", "published", "study")
+LABELS = ("name", "axes", "against", "published", "study")
 
 
 def load_config(*overrides: str) -> dict[str, Any]:
@@ -32,14 +39,19 @@ def load_config(*overrides: str) -> dict[str, Any]:
 def resolve(cfg: DictConfig) -> dict[str, Any]:
     """Plain dictionaries and lists, with every interpolation replaced by its value.
 
+    `model.weights`, a path, becomes path and hash: a run depends on what the file holds, not on where it lies.
+
     Raises:
         ValueError: a value that must be given isn't; the message names it.
+        WeightsError: there is no such file.
     """
     for key in _not_given(OmegaConf.to_container(cfg, resolve=False), ""):
         raise ValueError(f"{key} must be given: add {key}=... to the command")
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
+    if plain["model"].get("weights"):
+        plain["model"]["weights"] = pin(plain["model"]["weights"])
     return {str(key): value for key, value in plain.items()}
 
 
@@ -53,17 +65,22 @@ def _not_given(value: Any, at: str) -> Iterator[str]:
 
 
 def build_model(cfg: dict[str, Any]) -> nn.Module:
-    """The network of a resolved config, with its first weights.
+    """The network of a resolved config, with its first weights: drawn, or those of `model.weights`.
 
     Raises:
         GeometryError: it can't work; nothing has been built.
+        WeightsError: the file of weights isn't there, or is of another model; also on the meta device.
         ValueError: an unknown initialisation.
     """
     begin = cfg["recipe"]["initialisation"]
     if begin not in INITIALISATIONS:
         raise ValueError(f"recipe.initialisation is {begin!r}; it must be one of {', '.join(INITIALISATIONS)}")
-    net = build({key: value for key, value in cfg["model"].items() if key != "name"})  # a label, no argument
+    net = build({key: value for key, value in cfg["model"].items() if key not in ("name", "weights")})
     INITIALISATIONS[begin](net)
+    if cfg["model"].get("weights"):
+        report = fill(net, cfg["model"])
+        if not next(net.parameters()).is_meta:
+            log.info("weights of %s: %s", cfg["model"]["weights"]["path"], report)
     return net
 
 

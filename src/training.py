@@ -18,6 +18,8 @@ from src.classifier import ImageClassifier
 from src.complexity import count_macs, count_parameters, on_meta
 from src.config import build, build_model
 from src.data.base import ImageData
+from src.models.checkpointing import checkpoint_activations
+from src.models.weights import provenance_of
 from src.ranks import end_other_ranks
 from src.recipe import Recipe
 from src.runs.console import log_to
@@ -32,6 +34,12 @@ log = logging.getLogger(__name__)
 logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda said: "litlogger" not in said.getMessage())
 
 PROGRESS = {"auto": None, "bar": True, "lines": False}  # whether a terminal watches
+
+# Groups of conf/ that only our own network is built of.
+PARTS_OF_DAT = {
+    *("stem", "downsampling", "local_perception", "layer_scale", "feed_forward", "attention", "offset"),
+    *("offset_range", "reference_grid", "sampling", "position_bias", "local_encoding"),
+}
 
 
 def train(cfg: dict[str, Any]) -> dict[str, Any]:
@@ -73,20 +81,29 @@ def check(cfg: dict[str, Any]) -> dict[str, Any]:
     """Everything that can be known to be wrong before any work is spent.
 
     Returns:
-        Facts for the record: `params`, `macs`, `data_fingerprint`.
+        Facts for the record: `params`, `macs`, `data_fingerprint`, and `weights`, None if the network draws them.
     """
     Recipe(**cfg["recipe"])
     options = (("progress", cfg["progress"], PROGRESS), ("logger.mode", cfg["logger"].get("mode", "auto"), MODES))
     for key, value, known in options:
         if value not in known:
             raise ValueError(f"{key} is {value!r}; it must be one of {', '.join(known)}")
+    absent = [axis for axis in cfg["axes"] if "stages" not in cfg["model"] and axis.split(".")[0] in PARTS_OF_DAT]
+    if absent:
+        raise ValueError(
+            f"experiment {cfg['name']} changes {', '.join(absent)}, which {cfg['model']['name']} doesn't have; leave "
+            f"the experiment out, or choose a model of conf/model"
+        )
     net = on_meta(lambda: build_model(cfg))
+    if cfg["activation_checkpointing"]:
+        checkpoint_activations(net)
     data: ImageData = build(cfg["data"])
     data.check()
     return {
         "params": count_parameters(net),
         "macs": count_macs(net, cfg["model"]["image_size"]),
         "data_fingerprint": data.fingerprint(),
+        "weights": provenance_of(net, cfg["model"]) if cfg["model"].get("weights") else None,
     }
 
 
@@ -95,6 +112,8 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     L.seed_everything(cfg["seed"], verbose=False)
     net, data = build_model(cfg), build(cfg["data"])
     diagnosed = bool(deformable_blocks(net))
+    if cfg["activation_checkpointing"]:
+        checkpoint_activations(net)
     if cfg["compile"]:
         net.compile()
     task = ImageClassifier(net, recipe=recipe, num_classes=cfg["data"]["num_classes"])
@@ -124,10 +143,8 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     )
     try:
         trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
-        best_epoch = _epoch_of(best)
-        (results,) = trainer.test(
-            task, datamodule=data, ckpt_path=best.best_model_path, weights_only=True, verbose=False
-        )
+        best_epoch = _restore(task, best)
+        (results,) = trainer.test(task, datamodule=data, verbose=False)
     except BaseException:
         end_other_ranks(trainer)
         raise
@@ -147,9 +164,13 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     }
 
 
-def _epoch_of(checkpoint: ModelCheckpoint) -> int:
-    """The epoch, counted from 0, that the best checkpoint was written after."""
+def _restore(task: ImageClassifier, checkpoint: ModelCheckpoint) -> int:
+    """Puts back the weights that validation chose, and returns their epoch, counted from 0.
+
+    Where weights are averaged, those are the averaged ones; Lightning's own `ckpt_path` puts back the others.
+    """
     saved = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True, mmap=True)
+    task.load_state_dict(saved["state_dict"])
     return int(saved["epoch"])
 
 

@@ -4,27 +4,34 @@ from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
 
-class FeedForward(nn.Sequential):
-    """Two 1x1 convolutions with GELU between them, applied to each pixel alone."""
-
-    def __init__(self, dim: int, *, hidden_dim: int):
-        super().__init__(nn.Conv2d(dim, hidden_dim, 1), nn.GELU(), nn.Conv2d(hidden_dim, dim, 1))
-
-
 class Block(nn.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x)); in training whole branches are dropped at random.
 
     Args:
-        attention: (B, C, H, W) to (B, C, H, W).
+        local_perception: what happens to x before.
+        attention, feed_forward: (B, C, H, W) to (B, C, H, W).
+        scale1, scale2: what happens to the branch of attention and of the feed-forward network.
         drop_path_rate: chance of an image to skip a branch.
     """
 
-    def __init__(self, dim: int, attention: nn.Module, *, hidden_dim: int, drop_path_rate: float):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        local_perception: nn.Module,
+        attention: nn.Module,
+        feed_forward: nn.Module,
+        scale1: nn.Module,
+        scale2: nn.Module,
+        drop_path_rate: float,
+    ):
         super().__init__()
-        self.norm1, self.attention = LayerNorm2d(dim, eps=1e-5), attention
-        self.norm2, self.feed_forward = LayerNorm2d(dim, eps=1e-5), FeedForward(dim, hidden_dim=hidden_dim)
+        self.local_perception = local_perception
+        self.norm1, self.attention, self.scale1 = LayerNorm2d(dim, eps=1e-5), attention, scale1
+        self.norm2, self.feed_forward, self.scale2 = LayerNorm2d(dim, eps=1e-5), feed_forward, scale2
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attention(self.norm1(x)))
-        return x + self.drop_path(self.feed_forward(self.norm2(x)))
+        x = self.local_perception(x)
+        x = x + self.drop_path(self.scale1(self.attention(self.norm1(x))))
+        return x + self.drop_path(self.scale2(self.feed_forward(self.norm2(x))))

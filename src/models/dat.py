@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,19 +11,29 @@ from torch import Tensor, nn
 
 from src.models.attention import AttentionKind
 from src.models.block import Block
-from src.models.geometry import GeometryError
-from src.models.stage import lay_out
+from src.models.checkpointing import Blocks
+from src.models.geometry import GeometryError, size
+from src.models.stage import Stage, lay_out
+from src.models.timm_api import TimmBackbone
 
 
-class DAT(nn.Module):
-    """Vision Transformer with Deformable Attention (CVPR 2022, Fig. 3): images (B, 3, H, W) to logits.
+class DAT(TimmBackbone):
+    """Vision Transformer with Deformable Attention (CVPR 2022, Fig. 3): images (B, C, H, W) to logits.
+
+    Images may have any size at which every stage can work; tables of position biases are stretched to it.
 
     Args:
-        image_size: side of the images in pixels; tables of position biases are made for it.
+        image_size: side of the images in pixels, or their height and width; what `forward` sees most of the time.
+        table_image_size: of the images that the tables are made for, likewise.
         patch_size: side of the patches that the stem turns into pixels of the first map.
+        in_channels: of the images.
+        num_classes: logits; with 0 there is no head, and the features averaged over the map are returned.
         mlp_ratio: width of the feed-forward networks in channels of their stage.
         drop_path_rate: chance to drop a branch in the last block; it grows linearly from 0 in the first.
-        stem: builds, from the first stage's channels and `patch_size`, the module from images to its map.
+        stem: builds, from `in_channels`, the first stage's channels and `patch_size`, what makes its map of images.
+        downsampling: builds, from the channels of a stage and of the next, the module between them.
+        local_perception, layer_scale: build, from a stage's channels, these parts of a block.
+        feed_forward: builds, from a stage's channels and the hidden width, the feed-forward network of a block.
         stages: by name, in order, the fields of `Stage`.
         attention: the kinds that stages may name, by name.
 
@@ -33,65 +44,114 @@ class DAT(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int,
+        image_size: int | tuple[int, int],
+        table_image_size: int | tuple[int, int],
         patch_size: int,
+        in_channels: int,
         num_classes: int,
         mlp_ratio: int,
         drop_path_rate: float,
-        stem: Callable[[int, int], nn.Module],
+        stem: Callable[[int, int, int], nn.Module],
+        downsampling: Callable[[int, int], nn.Module],
+        local_perception: Callable[[int], nn.Module],
+        layer_scale: Callable[[int], nn.Module],
+        feed_forward: Callable[[int, int], nn.Module],
         stages: Mapping[str, Any],
         attention: Mapping[str, AttentionKind],
     ):
         super().__init__()
-        self.image_size = image_size
-        plan = lay_out(stages, image_size=image_size, patch_size=patch_size)
-        for stage in plan:
-            for kind in stage.kinds:
-                if kind not in attention:
-                    raise GeometryError(
-                        f"stage {stage.name}: no attention kind {kind!r}; there are {', '.join(attention)}"
-                    )
-                attention[kind].check(stage)
+        self._check_at = partial(check_at, patch_size=patch_size, attention=attention)
+        self._records, self._works_at = dict(stages), set[tuple[int, int]]()
+        self.image_size = _pair(image_size)
+        self._check_at(stages, self.image_size)
+        laid_out = check(lay_out(stages, image_size=_pair(table_image_size), patch_size=patch_size), attention)
 
-        self.stem = stem(plan[0].dim, patch_size)
-        last = sum(stage.depth for stage in plan) - 1
+        self.stem = stem(in_channels, laid_out[0].dim, patch_size)
+        last = sum(stage.depth for stage in laid_out) - 1
         drop_path_rates = (drop_path_rate * i / max(last, 1) for i in range(last + 1))
         self.stages = nn.ModuleDict()
-        dim = plan[0].dim
-        for stage in plan:
+        dim = laid_out[0].dim
+        for stage in laid_out:
             blocks = [
                 Block(
                     stage.dim,
-                    attention[kind].build(stage),
-                    hidden_dim=mlp_ratio * stage.dim,
+                    local_perception=local_perception(stage.dim),
+                    attention=attention[kind].build(stage),
+                    feed_forward=feed_forward(stage.dim, mlp_ratio * stage.dim),
+                    scale1=layer_scale(stage.dim),
+                    scale2=layer_scale(stage.dim),
                     drop_path_rate=next(drop_path_rates),
                 )
                 for kind in stage.kinds
             ]
             parts: OrderedDict[str, nn.Module] = OrderedDict()
-            if stage is not plan[0]:
-                parts["downsample"] = Downsample(dim, stage.dim)
-            parts["blocks"] = nn.Sequential(*blocks)
+            if stage is not laid_out[0]:
+                parts["downsample"] = downsampling(dim, stage.dim)
+            parts["blocks"] = Blocks(*blocks)
             self.stages[stage.name] = nn.Sequential(parts)
             dim = stage.dim
-        self.norm = LayerNorm2d(plan[-1].dim, eps=1e-5)
-        self.head = nn.Linear(plan[-1].dim, num_classes)
+        self.norm = LayerNorm2d(dim, eps=1e-5)
+
+        self.in_chans, self.num_features = in_channels, dim
+        self.feature_info = [
+            {"num_chs": stage.dim, "reduction": patch_size * 2**i, "module": f"stages.{stage.name}"}
+            for i, stage in enumerate(laid_out)
+        ]
+        self.reset_classifier(num_classes, "avg")
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[2:] != (self.image_size, self.image_size):
-            raise ValueError(
-                f"images are {images.shape[2]}x{images.shape[3]}, but this model is made for "
-                f"{self.image_size}x{self.image_size}; resize them or build it with model.image_size={images.shape[2]}"
-            )
+        return self.forward_head(self.features(images)[-1])
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The map (B, C, H, W) that each stage ends with; the last one is normalised."""
+        maps = self.stage_maps(images)
+        return [*maps[:-1], self.norm(maps[-1])]
+
+    def stage_maps(self, images: Tensor, *, stages: int | None = None) -> list[Tensor]:
+        """The map that each of the first `stages` stages ends with, or each of all."""
+        if not torch.compiler.is_compiling():
+            self._admit((images.shape[2], images.shape[3]))
         # Channels last: norms see contiguous channels, and 1x1 convolutions run as fast matrix products.
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
-        for stage in self.stages.values():
+        maps = []
+        for stage in list(self.stages.values())[:stages]:
             x = stage(x)
-        return self.head(self.norm(x).mean(dim=(2, 3)))
+            maps.append(x)
+        return maps
+
+    def _admit(self, images: tuple[int, int]) -> None:
+        """Refuses a size at which a stage can't work, in one line in place of an error from deep inside."""
+        if images not in self._works_at:
+            self._check_at({name: self._records[name] for name in self.stages}, images)
+            self._works_at.add(images)
 
 
-class Downsample(nn.Sequential):
-    """Halves the map: a convolution of 2x2 patches and a norm."""
+def _pair(side: int | tuple[int, int]) -> tuple[int, int]:
+    return (side, side) if isinstance(side, int) else (side[0], side[1])
 
-    def __init__(self, dim: int, out_dim: int):
-        super().__init__(nn.Conv2d(dim, out_dim, 2, 2, bias=False), LayerNorm2d(out_dim, eps=1e-5))
+
+def check(stages: list[Stage], attention: Mapping[str, AttentionKind]) -> list[Stage]:
+    """The same stages, once every kind of attention that they name has agreed.
+
+    Raises:
+        GeometryError: an unknown kind, or one that can't work there.
+    """
+    for stage in stages:
+        for kind in stage.kinds:
+            if kind not in attention:
+                raise GeometryError(f"stage {stage.name}: no attention kind {kind!r}; there are {', '.join(attention)}")
+            attention[kind].check(stage)
+    return stages
+
+
+def check_at(
+    stages: Mapping[str, Any], images: tuple[int, int], *, patch_size: int, attention: Mapping[str, AttentionKind]
+) -> None:
+    """
+    Raises:
+        GeometryError: a stage can't work on images of this size.
+    """
+    try:
+        check(lay_out(stages, image_size=images, patch_size=patch_size), attention)
+    except GeometryError as error:
+        raise GeometryError(f"images of {size(images)} pixels: {error}") from None

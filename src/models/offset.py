@@ -10,6 +10,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from src.models.geometry import GeometryError, nearest
+from src.models.pad import pad_to_multiple
 from src.models.stage import Stage
 
 
@@ -22,15 +23,18 @@ class LearnedOffset(nn.Module):
     Args:
         dim: channels of the queries, split evenly over `offset_groups`.
         stride: pixels between neighbouring points.
-        kernel_size: side of the depthwise convolution: what a point sees before it moves.
+        kernel_size: side of the depthwise convolution: what a point sees before it moves. Odd ones are centred on
+            their point; as large as the stride, they tile the map.
     """
 
     def __init__(self, dim: int, offset_groups: int, *, stride: int, kernel_size: int):
         super().__init__()
         channels = dim // offset_groups
         self.offset_groups = offset_groups
+        self.tile = kernel_size if kernel_size == stride else 1
+        padding = kernel_size // 2 if self.tile == 1 else 0
         self.net = nn.Sequential(
-            nn.Conv2d(channels, channels, kernel_size, stride, kernel_size // 2, groups=channels),
+            nn.Conv2d(channels, channels, kernel_size, stride, padding, groups=channels),
             LayerNorm2d(channels, eps=1e-5),
             nn.GELU(),
             nn.Conv2d(channels, 2, 1, bias=False),
@@ -40,15 +44,16 @@ class LearnedOffset(nn.Module):
     def check(stage: Stage) -> None:
         """Each pixel must be seen by some point, and each point have a pixel in its middle."""
         kernel, stride = stage.offset_kernel_size, stage.stride
-        if kernel % 2 == 0 or kernel < stride:
-            odd = range(stride + 1 - stride % 2, stride + kernel + 2, 2)
+        if (kernel % 2 == 0 and kernel != stride) or kernel < stride:
+            works = [k for k in range(stride, stride + kernel + 2) if k % 2 or k == stride]
             raise GeometryError(
-                f"stage {stage.name}: offset_kernel_size {kernel} must be odd and at least the stride {stride}, or "
-                f"pixels are lost between the kernels; nearest sizes that work: {nearest(odd, kernel)}"
+                f"stage {stage.name}: offset_kernel_size {kernel} must be the stride {stride}, or odd and above it, or "
+                f"pixels are lost between the kernels; nearest sizes that work: {nearest(works, kernel)}"
             )
 
     def forward(self, q: Tensor) -> Tensor:
         grouped = rearrange(q, "b (g c) h w -> (b g) c h w", g=self.offset_groups)
+        grouped = pad_to_multiple(grouped, self.tile)
         return rearrange(self.net(grouped), "(b g) yx hk wk -> b g hk wk yx", g=self.offset_groups)
 
 

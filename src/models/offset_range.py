@@ -22,8 +22,23 @@ class BoundedRange(nn.Module):
 
     def forward(self, offsets: Tensor, reference: Tensor) -> Tensor:
         """(B, G, Hk, Wk, yx) and (Hk, Wk, yx) to points (B, G, Hk, Wk, yx)."""
-        cells = offsets.new_tensor(offsets.shape[2:4])
-        return reference + offsets.tanh() * (self.factor / cells)
+        return reference + self.shift(offsets, offsets.shape[2], offsets.shape[3])
+
+    def shift(self, offsets: Tensor, down: float, right: float) -> Tensor:
+        """Offsets bounded by `factor` / `down` along y and `factor` / `right` along x."""
+        y, x = offsets.tanh().unbind(-1)
+        return torch.stack([y * (self.factor / down), x * (self.factor / right)], dim=-1)
+
+
+class BoundedSteps(BoundedRange):
+    """Points move by at most `factor` / 2 steps between the centres of cells: s * tanh(offset) / (Hk - 1, Wk - 1).
+
+    What the published DAT++ code does with a range of 0 or more, which none of its models has.
+    """
+
+    def forward(self, offsets: Tensor, reference: Tensor) -> Tensor:
+        """(B, G, Hk, Wk, yx) and (Hk, Wk, yx) to points (B, G, Hk, Wk, yx)."""
+        return reference + self.shift(offsets, offsets.shape[2] - 1, offsets.shape[3] - 1)
 
 
 class UnboundedRange(nn.Module):
@@ -32,6 +47,18 @@ class UnboundedRange(nn.Module):
     def forward(self, offsets: Tensor, reference: Tensor) -> Tensor:
         """(B, G, Hk, Wk, yx) and (Hk, Wk, yx) to points (B, G, Hk, Wk, yx)."""
         return reference + offsets
+
+
+class ClampedPositions(nn.Module):
+    """Points move anywhere on the map, and no further: clamp(reference + offset, -1, 1) (DAT++).
+
+    A point that is held at the border along an axis learns nothing along it. Where the reference grid itself leaves the
+    map, as DAT++'s does, its last row and column begin so.
+    """
+
+    def forward(self, offsets: Tensor, reference: Tensor) -> Tensor:
+        """(B, G, Hk, Wk, yx) and (Hk, Wk, yx) to points (B, G, Hk, Wk, yx)."""
+        return (reference + offsets).clamp(-1, 1)
 
 
 class TanhPositions(nn.Module):

@@ -4,9 +4,18 @@ Always float32: in bfloat16 neighbouring positions of a large map fall together.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Grid(Protocol):
+    """What deformable attention needs of a grid."""
+
+    def keys(self, map_size: Sequence[int], key_map_size: Sequence[int], device: torch.device) -> Tensor: ...
+
+    def queries(self, map_size: Sequence[int], device: torch.device) -> Tensor: ...
 
 
 class PublishedGrid:
@@ -26,6 +35,22 @@ class PublishedGrid:
         return _mesh(*(_half_pixel(n, device) for n in map_size))
 
 
+class ShiftedGrid:
+    """The grids of the published DAT++ code, kept for its weights: queries on the pixels, keys beside them.
+
+    Quirk `keys_half_a_cell_off`: keys are (i + 0.5) / (Hk - 1) * 2 - 1, half a step to the lower right of where
+    Hk points from border to border would stand; the last row and column are off the map.
+    """
+
+    def keys(self, map_size: Sequence[int], key_map_size: Sequence[int], device: torch.device) -> Tensor:
+        """Reference points (Hk, Wk, yx)."""
+        return _mesh(*((torch.arange(n, device=device) + 0.5) / (n - 1) * 2 - 1 for n in key_map_size))
+
+    def queries(self, map_size: Sequence[int], device: torch.device) -> Tensor:
+        """Positions of the queries (H, W, yx)."""
+        return _mesh(*(_cell_centres(n, n, device) for n in map_size))
+
+
 class AlignedGrid:
     """Grids on the pixels: queries at pixel centres, keys at the centres of the cells they stand for.
 
@@ -42,7 +67,7 @@ class AlignedGrid:
 
 
 def _half_pixel(n: int, device: torch.device) -> Tensor:
-    return torch.linspace(0.5, n - 0.5, n, dtype=torch.float32, device=device) / n * 2 - 1
+    return (torch.arange(n, dtype=torch.float32, device=device) + 0.5) / n * 2 - 1
 
 
 def _cell_centres(n: int, cells: int, device: torch.device) -> Tensor:

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from src.models.geometry import GeometryError, nearest, size
-from src.models.stage import Stage
+from src.models import bilinear
 
 
 class BilinearSampling(nn.Module):
@@ -17,10 +16,12 @@ class BilinearSampling(nn.Module):
 
     Args:
         stride: not used here; the points themselves say how many there are.
+        kernel: name of an implementation in `bilinear.py`.
     """
 
-    def __init__(self, *, stride: int):
+    def __init__(self, *, stride: int, kernel: str):
         super().__init__()
+        self.read = bilinear.kernel(kernel)
 
     def forward(self, x: Tensor, points: Tensor) -> Tensor:
         """(B, C, H, W) and (B, G, Hk, Wk, yx) to (B, C, Hk, Wk); group g of the channels is read at its points."""
@@ -28,7 +29,7 @@ class BilinearSampling(nn.Module):
         grid = rearrange(points.flip(-1), "b g hk wk xy -> (b g) hk wk xy")  # grid_sample wants (x, y)
         grouped = rearrange(x, "b (g c) h w -> (b g) c h w", g=groups)
         # In the points' float32, also under autocast: in bfloat16 a point moves by up to a quarter of a pixel.
-        sampled = F.grid_sample(grouped.to(grid.dtype), grid, mode="bilinear", align_corners=True)
+        sampled = self.read(grouped.to(grid.dtype), grid)
         return rearrange(sampled, "(b g) c hk wk -> b (g c) hk wk", g=groups).to(x.dtype)
 
 
@@ -42,17 +43,7 @@ class AveragePooling(nn.Module):
         super().__init__()
         self.stride = stride
 
-    @staticmethod
-    def check(stage: Stage) -> None:
-        """Cells must tile the map."""
-        height, width = stage.map_size
-        if height % stage.stride or width % stage.stride:
-            divisors = [s for s in range(1, height) if height % s == 0 and width % s == 0]
-            raise GeometryError(
-                f"stage {stage.name}: stride {stage.stride} doesn't divide the {size(stage.map_size)} map, which "
-                f"average pooling needs; nearest strides that do: {nearest(divisors, stage.stride)}"
-            )
-
     def forward(self, x: Tensor, points: Tensor) -> Tensor:
         """(B, C, H, W) and points, unused, to (B, C, Hk, Wk)."""
-        return F.avg_pool2d(x, self.stride)
+        # A cell that is cut by the border is the mean of the pixels that it has.
+        return F.avg_pool2d(x, self.stride, ceil_mode=True)

@@ -20,6 +20,7 @@ class Stage:
         num_heads: attention heads.
         attention: kinds of the blocks, repeated until `depth` blocks have one.
         window_size: side of a (shifted) window, in pixels of the map.
+        neighborhood_size: side of the window round each pixel (neighborhood attention), an odd number of pixels.
         offset_groups: groups of channels that each choose their own points (deformable attention).
         stride: distance between reference points, in pixels of the map (the paper's r).
         offset_kernel_size: side of the offset network's depthwise convolution (the paper's k).
@@ -33,6 +34,7 @@ class Stage:
     num_heads: int
     attention: tuple[str, ...]
     window_size: int
+    neighborhood_size: int
     offset_groups: int
     stride: int
     offset_kernel_size: int
@@ -54,32 +56,30 @@ class Stage:
         return replace(self, map_size=map_size)
 
 
-def lay_out(stages: Mapping[str, Any], *, image_size: int, patch_size: int) -> list[Stage]:
+def lay_out(stages: Mapping[str, Any], *, image_size: tuple[int, int], patch_size: int) -> list[Stage]:
     """Stages with their maps: the stem divides the image by `patch_size`, each later stage halves the map.
+
+    What is left at the lower and right border of a map that doesn't divide becomes a pixel of its own.
 
     Args:
         stages: by name, in order, a mapping with the fields of `Stage` but `name` and `map_size`.
+        image_size: height and width in pixels.
 
     Raises:
-        GeometryError: a field is missing or unknown, heads don't divide channels, or a map can't be divided.
+        GeometryError: a field is missing or unknown, not a whole number, or heads don't divide channels.
     """
     known = {f.name for f in fields(Stage)} - {"name", "map_size"}
-    side, divisor, placed = image_size, patch_size, []
+    map_size, divisor, placed = image_size, patch_size, []
     for name, values in stages.items():
         values = dict(values)
         if wrong := known.symmetric_difference(values):
             missing = sorted(known - set(values))
             what = f"lacks {missing}" if missing else f"has the unknown fields {sorted(wrong)}"
             raise GeometryError(f"stage {name} {what}; a stage needs {', '.join(sorted(known))}")
-        if side % divisor:
-            step = patch_size * 2 ** (len(stages) - 1)
-            raise GeometryError(
-                f"stage {name}: a {side}x{side} map (of image_size {image_size}) can't be divided by {divisor}; "
-                f"nearest image sizes that work: {nearest(range(step, 2 * image_size + step, step), image_size)}"
-            )
-        side, divisor = side // divisor, 2
+        map_size = (-(-map_size[0] // divisor), -(-map_size[1] // divisor))
+        divisor = 2
         values["attention"] = tuple(values["attention"])
-        stage = Stage(name=name, map_size=(side, side), **values)
+        stage = Stage(name=name, map_size=map_size, **values)
         _check(stage)
         placed.append(stage)
     return placed
@@ -87,7 +87,8 @@ def lay_out(stages: Mapping[str, Any], *, image_size: int, patch_size: int) -> l
 
 def _check(stage: Stage) -> None:
     """Rules that hold for every kind of attention."""
-    for field in ("dim", "depth", "num_heads", "window_size", "stride", "offset_kernel_size", "reduction"):
+    numbers = [f.name for f in fields(Stage) if f.name not in ("name", "map_size", "attention", "offset_groups")]
+    for field in numbers:
         value = getattr(stage, field)
         if not isinstance(value, int) or value < 1:
             raise GeometryError(f"stage {stage.name}: {field} is {value!r}; it must be a whole number of at least 1")

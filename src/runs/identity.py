@@ -24,6 +24,7 @@ NOT_IDENTITY = (
     "logger",  # who is told about the metrics
     "progress",  # how the terminal looks
     "rerun",  # asks for the same run once more
+    "model.weights.path",  # where they lie; their hash beside it counts
     "data.root",  # where the images lie; the record's data fingerprint says whether they are the same
     "data.download",  # how they got there
     "data.workers",  # images depend on the seed and their number, not on who loads them
@@ -58,7 +59,21 @@ def run_folder(root: str | Path, study: str, variant: str, seed: int, identity: 
     Raises:
         ValueError: a name is not a single, visible folder.
     """
-    run = f"seed{seed}-{identity}"
+    return _folder(root, study, variant, f"seed{seed}-{identity}")
+
+
+def evaluation_folder(root: str | Path, cfg: Mapping[str, Any]) -> Path:
+    """`root/study/variant/evaluate-{identity}`, where the identity leaves out what only training depends on.
+
+    Raises:
+        ValueError: a name is not a single, visible folder.
+    """
+    tested = {key: value for key, value in cfg.items() if key not in ("recipe", "seed")}
+    tested["data"] = {key: value for key, value in cfg["data"].items() if key != "seed"}
+    return _folder(root, cfg["study"], cfg["name"], f"evaluate-{identity(tested)}")
+
+
+def _folder(root: str | Path, study: str, variant: str, run: str) -> Path:
     return Path(root) / _name("study", study) / _name("name", variant) / _name("run", run)
 
 

@@ -1,22 +1,32 @@
 """Contracts that every combination of parts keeps, and identities that hold exactly."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
+from src.models import bilinear
 from src.models.attention.attend import attend
 from src.models.attention.deformable import Deformable
+from src.models.attention.deformable_convolution import DeformableConvolutions
+from src.models.attention.neighborhood import Neighborhood
+from src.models.attention.pooling import AveragePooling as Pooling
 from src.models.attention.spatial_reduction import SpatialReduction
-from src.models.attention.window import ShiftedWindow, ShiftedWindowAttention, Window, WindowAttention
+from src.models.attention.whole import Global
+from src.models.attention.window import ShiftedWindow, ShiftedWindowAttention, Window
+from src.models.downsampling import OverlappedDownsampling, PatchDownsampling
+from src.models.feed_forward import ConvolutionalFeedForward, PixelwiseFeedForward
 from src.models.geometry import GeometryError
+from src.models.layer_scale import LearnedScale, NoScale
 from src.models.local_encoding import DepthwiseEncoding, NoEncoding
+from src.models.local_perception import DepthwisePerception, NoPerception
 from src.models.offset import LearnedOffset, ZeroOffset
-from src.models.offset_range import BoundedRange, TanhPositions, UnboundedRange
-from src.models.position_bias import FixedBias, NoBias, RelativeBias
-from src.models.reference_grid import AlignedGrid, PublishedGrid
+from src.models.offset_range import BoundedRange, BoundedSteps, ClampedPositions, TanhPositions, UnboundedRange
+from src.models.position_bias import ContinuousBias, FixedBias, NoBias, RelativeBias
+from src.models.reference_grid import AlignedGrid, PublishedGrid, ShiftedGrid
 from src.models.sampling import AveragePooling, BilinearSampling
 from src.models.stage import Stage
 from src.models.stem import OverlappedStem, PatchStem
@@ -24,19 +34,39 @@ from src.models.stem import OverlappedStem, PatchStem
 # A new variant joins its list and inherits the contracts.
 OFFSETS = [LearnedOffset, ZeroOffset]
 BOUNDED = partial(BoundedRange, factor=2)
-RANGES = [BOUNDED, UnboundedRange, TanhPositions]
-GRIDS = [PublishedGrid, AlignedGrid]
-SAMPLINGS = [BilinearSampling, AveragePooling]
-BIASES = [RelativeBias, FixedBias, NoBias]
+RANGES = [BOUNDED, partial(BoundedSteps, factor=2), UnboundedRange, TanhPositions, ClampedPositions]
+GRIDS = [PublishedGrid, AlignedGrid, ShiftedGrid]
+BILINEAR, RELATIVE = partial(BilinearSampling, kernel="auto"), partial(RelativeBias, kernel="auto")
+SAMPLINGS = [BILINEAR, AveragePooling]
+BIASES = [RELATIVE, ContinuousBias, FixedBias, NoBias]
 ENCODINGS = [DepthwiseEncoding, NoEncoding]
 STEMS = [PatchStem, OverlappedStem]
+DOWNSAMPLINGS = [PatchDownsampling, OverlappedDownsampling]
+# What a block has beside its attention, built for 24 channels.
+BLOCK_PARTS = {
+    "pixelwise": lambda: PixelwiseFeedForward(24, 48),
+    "convolutional": lambda: ConvolutionalFeedForward(24, 48),
+    "perception": lambda: DepthwisePerception(24),
+    "no perception": lambda: NoPerception(24),
+    "scale": lambda: LearnedScale(24, initial=0.1),
+    "no scale": lambda: NoScale(24),
+}
+KINDS = [
+    Window(),
+    ShiftedWindow(),
+    SpatialReduction(),
+    Neighborhood(),
+    Global(),
+    DeformableConvolutions(),
+    Pooling(),
+]
 
 BASELINE = {
     "offset": LearnedOffset,
     "offset_range": BOUNDED,
     "reference_grid": PublishedGrid,
-    "sampling": BilinearSampling,
-    "position_bias": RelativeBias,
+    "sampling": BILINEAR,
+    "position_bias": RELATIVE,
     "local_encoding": NoEncoding,
 }
 AXES = dict(zip(BASELINE, [OFFSETS, RANGES, GRIDS, SAMPLINGS, BIASES, ENCODINGS], strict=True))
@@ -49,6 +79,7 @@ STAGE = Stage(
     num_heads=6,
     attention=("window", "deformable"),
     window_size=4,
+    neighborhood_size=5,
     offset_groups=3,
     stride=2,
     offset_kernel_size=5,
@@ -73,11 +104,11 @@ def test_every_combination_keeps_shape_and_trains_every_parameter(parts):
     assert y.shape == image().shape and y.isfinite().all()
     unused = [name for name, p in attention.named_parameters() if p.grad is None]
     # Points mean nothing to average pooling, unless the relative bias reads its table at them.
-    points_matter = attention.sampling.__class__ is BilinearSampling or parts[4] is RelativeBias
+    points_matter = attention.sampling.__class__ is BilinearSampling or parts[4] in (RELATIVE, ContinuousBias)
     assert not [name for name in unused if points_matter or not name.startswith("offset.")]
 
 
-@pytest.mark.parametrize("kind", [Window(), ShiftedWindow(), SpatialReduction()], ids=lambda kind: type(kind).__name__)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
 def test_other_kinds_keep_shape_and_train_every_parameter(kind):
     kind.check(STAGE)
     attention = kind.build(STAGE)
@@ -172,8 +203,7 @@ def test_tanh_positions_draw_the_grid_together():
 
 def test_shifted_windows_hide_what_was_not_neighbouring():
     """Quirk `mask_of_minus_100`; a pixel of the first row doesn't see the last row that was rolled next to it."""
-    attention = ShiftedWindowAttention(8, 2, window_size=4, shift=2, map_size=(8, 8)).double()
-    assert attention.mask.unique().tolist() == [-100.0, 0.0]
+    attention = ShiftedWindowAttention(8, 2, window_size=4, shift=2).double()
     x = torch.randn(1, 8, 8, 8, dtype=torch.float64)
     other = x.clone()
     other[:, :, -1] += 1.0
@@ -182,9 +212,11 @@ def test_shifted_windows_hide_what_was_not_neighbouring():
 
 
 def test_one_window_is_not_shifted():
-    stage = Stage(**{**vars(STAGE), "map_size": (4, 4)})
-    assert type(ShiftedWindow().build(stage)) is WindowAttention
-    assert type(ShiftedWindow().build(STAGE)) is ShiftedWindowAttention
+    shifted, x = ShiftedWindow().build(STAGE), torch.randn(2, 24, 4, 4)
+    torch.testing.assert_close(shifted(x), shifted.within_windows(x, shifts=(0, 0)))
+    torch.testing.assert_close(shifted(x[:, :, :, :3]), shifted.within_windows(x[:, :, :, :3], shifts=(0, 0)))
+    wide = torch.randn(2, 24, 4, 8)  # moved along x alone
+    torch.testing.assert_close(shifted(wide), shifted.within_windows(wide, shifts=(0, 2)))
 
 
 def test_attend_is_scaled_dot_product_attention():
@@ -194,23 +226,100 @@ def test_attend_is_scaled_dot_product_attention():
     torch.testing.assert_close(attend(q, k, v, bias), expected)
 
 
-@pytest.mark.parametrize("position_bias", BIASES)
-@pytest.mark.parametrize("offset_range", RANGES)
-def test_gradients_in_float64(offset_range, position_bias):
-    attention = build(offset_range=offset_range, position_bias=position_bias).double()
-    x = image(torch.float64)[:1].requires_grad_()
+SMALL = replace(STAGE, map_size=(5, 4), dim=6, num_heads=2, offset_groups=2, window_size=3, neighborhood_size=3)
+
+
+def check_gradients(module, seed=0):
+    """The gradient of all inputs and parameters against differences, in float64."""
+    torch.manual_seed(seed)
+    module = module.double()
+    names = [name for name, p in module.named_parameters() if p.requires_grad]
+    parameters = [torch.randn_like(p) * 0.4 for _, p in module.named_parameters() if p.requires_grad]
+    x = torch.randn(1, SMALL.dim, *SMALL.map_size, dtype=torch.float64)
+
+    def run(x, *values):
+        return torch.func.functional_call(module, dict(zip(names, values, strict=True)), x)
+
+    torch.autograd.gradcheck(run, [t.requires_grad_() for t in (x, *parameters)])
+
+
+@pytest.mark.parametrize(
+    ("axis", "variant"), [(axis, variant) for axis, variants in AXES.items() for variant in variants]
+)
+def test_gradients_of_every_axis(axis, variant):
+    check_gradients(Deformable(**BASELINE | {axis: variant}).build(SMALL))
+
+
+@pytest.mark.parametrize("kernel", bilinear.KERNELS)
+def test_gradients_of_every_kernel(kernel):
+    parts = {
+        "sampling": partial(BilinearSampling, kernel=kernel),
+        "position_bias": partial(RelativeBias, kernel=kernel),
+    }
+    check_gradients(Deformable(**BASELINE | parts).build(SMALL))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+def test_gradients_of_every_kind(kind):
+    check_gradients(kind.build(SMALL))
+
+
+@pytest.mark.parametrize("part", BLOCK_PARTS)
+def test_gradients_and_shape_of_every_part_of_a_block(part):
+    module = BLOCK_PARTS[part]()
+    assert module(image()).shape == image().shape
     with torch.no_grad():
-        for p in attention.offset.net[-1].parameters():
-            p.mul_(0.1)
-    loss = attention(x).square().sum()
-    (grad,) = torch.autograd.grad(loss, x)
-    direction = torch.randn_like(x)
-    step = 1e-7
-    with torch.no_grad():
-        slope = (attention(x + step * direction).square().sum() - attention(x - step * direction).square().sum()) / (
-            2 * step
-        )
-    assert slope.item() == pytest.approx((grad * direction).sum().item(), rel=1e-4)
+        assert torch.equal(module(image()), image()) == part.startswith("no ")
+    if list(module.parameters()):
+        x = torch.randn(1, 24, 3, 4, dtype=torch.float64, requires_grad=True)
+        torch.autograd.gradcheck(module.double(), [x])
+
+
+def test_kernels_agree_in_values_and_gradients():
+    """Also off the map, on its border and on the pixels."""
+    x = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
+    inside = torch.rand(2, 40, 6, 2, dtype=torch.float64) * 3 - 1.5
+    on_pixels = torch.stack([torch.arange(7.0), torch.zeros(7)], -1).double() / torch.tensor([3.0, 2.0]) - 1
+    for grid in (inside, on_pixels.expand(2, 1, 7, 2)):
+        grid = grid.clone().requires_grad_()
+        results = []
+        for kernel in (bilinear.grid_sample, bilinear.gather):
+            y = kernel(x, grid)
+            results.append((y, *torch.autograd.grad(y.sin().sum(), (x, grid))))
+        for ours, torchs in zip(*results, strict=True):
+            torch.testing.assert_close(ours, torchs)
+
+
+def test_determinism_chooses_the_kernel(monkeypatch):
+    used = []
+    for name in ("gather", "grid_sample"):
+        monkeypatch.setattr(bilinear, name, lambda x, grid, name=name: used.append(name))
+    bilinear.auto(None, None)
+    torch.use_deterministic_algorithms(True)
+    try:
+        bilinear.auto(None, None)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert used == ["grid_sample", "gather"]
+    with pytest.raises(ValueError, match="bilinear_kernel is 'nearest'; it must be one of auto, grid_sample, gather"):
+        bilinear.kernel("nearest")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_deterministic_run_repeats_itself_on_cuda():
+    torch.use_deterministic_algorithms(True)
+    try:
+        attention = build().cuda()
+        x = image().repeat(16, 1, 1, 1).cuda()
+        gradients = []
+        for _ in range(5):
+            attention.zero_grad()
+            attention(x).square().sum().backward()
+            gradients.append([p.grad.clone() for p in attention.parameters()])
+        assert all(torch.equal(a, b) for again in gradients[1:] for a, b in zip(gradients[0], again, strict=True))
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_positions_stay_in_float32_under_autocast():
@@ -234,8 +343,8 @@ def test_positions_stay_in_float32_under_autocast():
 @pytest.mark.parametrize("patch_size", [2, 4])
 @pytest.mark.parametrize("stem", STEMS)
 def test_stems_divide_the_image_and_train_every_parameter(stem, patch_size):
-    module = stem(8, patch_size)
-    y = module(torch.randn(2, 3, 16, 24))
+    module = stem(5, 8, patch_size)
+    y = module(torch.randn(2, 5, 16, 23))  # the last patch lacks a column
     y.square().mean().backward()
     assert y.shape == (2, 8, 16 // patch_size, 24 // patch_size)
     assert all(p.grad is not None for p in module.parameters())
@@ -243,4 +352,110 @@ def test_stems_divide_the_image_and_train_every_parameter(stem, patch_size):
 
 def test_the_overlapped_stem_refuses_other_patches():
     with pytest.raises(GeometryError, match=r"patch_size 3 .* 2 and 4"):
-        OverlappedStem(8, 3)
+        OverlappedStem(3, 8, 3)
+
+
+@pytest.mark.parametrize("downsampling", DOWNSAMPLINGS)
+def test_downsamplings_halve_the_map_rounding_up(downsampling):
+    module = downsampling(8, 12)
+    y = module(torch.randn(2, 8, 6, 7))
+    y.square().mean().backward()
+    assert y.shape == (2, 12, 3, 4)
+    assert all(p.grad is not None for p in module.parameters())
+
+
+def test_a_continuous_bias_belongs_to_no_map():
+    """The same displacement in units of the map gives the same bias on any map."""
+    bias = ContinuousBias(6, 3, (4, 4), (4, 4))
+    grid = AlignedGrid()
+    results = []
+    for side in (3, 5):  # of 5 pixels, every other one lies on those of 3
+        queries = grid.queries((side, side), torch.device("cpu"))
+        keys = queries[:: side // 2, :: side // 2][:2, :2].expand(1, 3, 2, 2, 2)
+        results.append(bias(keys, queries[:: side // 2, :: side // 2][:2, :2]))
+    torch.testing.assert_close(*results)
+
+
+def test_clamped_points_stop_at_the_border():
+    attention = build(offset_range=ClampedPositions, reference_grid=ShiftedGrid)
+    points = attention.choose_points(attention.to_q(image()))
+    assert points.abs().max() == 1 and (points.abs() < 1).any()
+
+
+def test_shifted_grid_stands_half_a_step_to_the_lower_right():
+    """Quirk `keys_half_a_cell_off`: the last keys start off the map."""
+    keys = ShiftedGrid().keys((14, 14), (7, 7), torch.device("cpu"))[:, 0, 0]
+    torch.testing.assert_close(keys, torch.linspace(-1, 1, 7) + 1 / 6)
+    assert keys[-1] > 1
+    queries = ShiftedGrid().queries((14, 14), torch.device("cpu"))[:, 0, 0]
+    torch.testing.assert_close(queries, torch.linspace(-1, 1, 14))
+
+
+def test_padding_is_not_attended_to():
+    """Windows that the border cuts: each one, cut out of the map and attended to alone, gives the same."""
+    attention, x = Window().build(STAGE), torch.randn(2, 24, 10, 7)
+    whole = attention(x)
+    for top in range(0, 10, 4):
+        for left in range(0, 7, 4):
+            window = (slice(None), slice(None), slice(top, top + 4), slice(left, left + 4))
+            cut = x[window]
+            q, k, v = (t.flatten(2).unflatten(1, (6, 4)).transpose(2, 3) for t in attention.to_qkv(cut).chunk(3, dim=1))
+            pixels = torch.cartesian_prod(torch.arange(cut.shape[2]), torch.arange(cut.shape[3]))
+            dy, dx = (pixels[:, None] - pixels[None] + 3).unbind(-1)
+            out = attend(q, k, v, attention.bias_table[:, dy, dx])
+            alone = attention.proj(out.transpose(2, 3).reshape(cut.shape))
+            torch.testing.assert_close(whole[window], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_shifted_windows_on_a_padded_map():
+    """Against attention over all pixels with a mask written by hand: same window, same side of the roll, no padding."""
+    attention, (height, width) = ShiftedWindow().build(STAGE), (10, 7)
+    x = torch.randn(2, 24, height, width)
+    whole = attention(x)
+
+    def part(n, padded):  # window after the roll, and on which side of the seam
+        rolled = (torch.arange(n) - attention.shift) % padded
+        return rolled // 4 * 4 + (torch.arange(n) < attention.shift).long()
+
+    pixels = torch.cartesian_prod(torch.arange(height), torch.arange(width))
+    y, z = part(height, 12)[pixels[:, 0]], part(width, 8)[pixels[:, 1]]
+    together = (y[:, None] == y) & (z[:, None] == z)
+    dy, dx = (pixels[:, None] - pixels[None]).unbind(-1)
+    table = attention.bias_table[:, (dy + 3).clamp(0, 6), (dx + 3).clamp(0, 6)]
+    q, k, v = (t.flatten(2).unflatten(1, (6, 4)).transpose(2, 3) for t in attention.to_qkv(x).chunk(3, dim=1))
+    out = attend(q, k, v, table.masked_fill(~together, float("-inf")))
+    torch.testing.assert_close(whole, attention.proj(out.transpose(2, 3).reshape(x.shape)), rtol=1e-4, atol=1e-6)
+
+
+def test_global_attention_is_plain_attention_with_a_table():
+    attention = Global().build(STAGE)
+    pixels = torch.cartesian_prod(*(torch.arange(n) for n in STAGE.map_size))
+    dy, dx = (pixels[:, None] - pixels[None]).unbind(-1)
+    bias = attention.bias_table[:, dy + 11, dx + 7]
+    torch.testing.assert_close(attention.bias(12, 8), bias)
+    assert attention(torch.randn(1, 24, 5, 9)).shape == (1, 24, 5, 9)  # a stretched table
+
+
+def test_deformable_convolution_begins_as_a_convolution():
+    module, x = DeformableConvolutions().build(STAGE), image()
+    torch.testing.assert_close(module(x), module.proj(module.kernel(module.to_v(x))), rtol=1e-4, atol=1e-5)
+
+
+def test_average_pooling_is_attention_with_equal_weights():
+    module, x = Pooling().build(STAGE), image()
+    v = module.to_v(x)
+    torch.testing.assert_close(
+        module(x)[:, :, 0, 0], module.proj(v[:, :, :3, :3].mean((2, 3), keepdim=True))[..., 0, 0]
+    )
+    torch.testing.assert_close(
+        module(x)[:, :, 5, 4], module.proj(v[:, :, 3:8, 2:7].mean((2, 3), keepdim=True))[..., 0, 0]
+    )
+
+
+def test_fixed_bias_is_interpolated_on_another_map():
+    bias = FixedBias(2, 1, (3, 3), (3, 3))
+    same = bias(torch.zeros(1, 1, 3, 3, 2), torch.zeros(3, 3, 2))
+    assert same is bias.bias_table
+    finer = bias(torch.zeros(1, 1, 5, 5, 2), torch.zeros(5, 5, 2)).unflatten(2, (5, 5)).unflatten(1, (5, 5))
+    corners = finer[:, ::2, ::2, ::2, ::2].flatten(3, 4).flatten(1, 2)
+    torch.testing.assert_close(corners, bias.bias_table)

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from src.config import build_model, load_config
+from src.config import build, build_model, load_config
 from src.models.geometry import GeometryError
 
 
@@ -34,19 +36,33 @@ def refused(cfg, stage=None, image_size=None, experiment=(), **values):
 @pytest.mark.parametrize(
     ("stage", "values", "says"),
     [
-        ("one", {"window_size": 9}, ["stage one", "window_size 9", "56x56", "7 and 8"]),
-        ("three", {"window_size": 8}, ["stage three", "14x14", "2 and 7"]),
+        ("one", {"window_size": 0}, ["stage one", "window_size is 0"]),
+        (
+            "one",
+            {"attention": ["neighborhood"], "neighborhood_size": 4},
+            ["stage one", "neighborhood_size 4", "3 and 5"],
+        ),
+        ("one", {"attention": ["average_pooling"], "neighborhood_size": 4}, ["stage one", "size 4", "3 and 5"]),
+        (
+            "one",
+            {"attention": ["deformable_convolution"], "offset_groups": 5},
+            ["offset_groups 5", "dim 96", "4 and 6"],
+        ),
         ("three", {"offset_groups": 5}, ["stage three", "offset_groups 5", "num_heads 12", "4 and 6"]),
         ("four", {"offset_groups": 0}, ["stage four", "offset_groups 0", "1 and 2"]),
         ("three", {"offset_kernel_size": 4}, ["stage three", "offset_kernel_size 4", "stride 1", "3 and 5"]),
+        (
+            "three",
+            {"stride": 2, "offset_kernel_size": 1},
+            ["stage three", "offset_kernel_size 1", "stride 2", "2 and 3"],
+        ),
         ("three", {"stride": 7, "offset_kernel_size": 5}, ["stage three", "offset_kernel_size 5", "stride 7", "7"]),
         ("four", {"stride": 7}, ["stage four", "stride 7", "1x1 grid of keys", "7x7", "6"]),
         ("two", {"num_heads": 5}, ["stage two", "num_heads 5", "dim 192", "4 and 6"]),
         ("two", {"attention": ["windw"]}, ["stage two", "windw", "window, shifted_window"]),
         ("two", {"attention": []}, ["stage two", "attention is empty"]),
         ("two", {"depth": 0}, ["stage two", "depth is 0"]),
-        ("one", {"attention": ["spatial_reduction"], "reduction": 5}, ["stage one", "reduction 5", "56x56", "4 and 7"]),
-        ("four", {"attention": ["spatial_reduction"], "reduction": 7}, ["stage four", "reduction 7", "7x7", "1"]),
+        ("four", {"attention": ["spatial_reduction"], "reduction": 7}, ["stage four", "reduction 7", "7x7", "5 and 6"]),
         ("two", {"dimm": 3}, ["stage two", "unknown", "dimm"]),
     ],
 )
@@ -64,16 +80,12 @@ def test_a_missing_field_is_named(tiny):
         build_model(cfg)
 
 
-def test_an_image_that_patches_do_not_tile(tiny):
-    assert "nearest image sizes that work: 224 and 256" in refused(tiny, image_size=230)
-
-
 def test_a_map_too_small_to_look_around_in(micro):
     cfg = {**micro, "model": {**micro["model"], "stages": {k: dict(v) for k, v in micro["model"]["stages"].items()}}}
     for stage in cfg["model"]["stages"].values():
         stage["window_size"] = 1
     message = refused(cfg, image_size=32)
-    assert "stage four: a 1x1 map is too small for deformable attention" in message
+    assert "images of 32x32 pixels: stage four: a 1x1 map is too small for deformable attention" in message
 
 
 def test_one_key_is_refused_where_the_published_code_pins_it_to_a_corner(micro):
@@ -82,22 +94,17 @@ def test_one_key_is_refused_where_the_published_code_pins_it_to_a_corner(micro):
     assert "stride 6 leaves a 1x1 grid of keys" in message and "nearest strides that work: 2 and 3" in message
 
 
-def test_average_pooling_needs_cells_that_tile():
-    cfg = load_config("model=dat_tiny", "experiment=no_offset_upstream")
-    assert "nearest strides that do: 1" in refused(cfg, "four", stride=3)
-
-
-def test_images_of_another_size_are_refused(micro):
+def test_what_a_size_leaves_no_keys_is_refused_when_it_comes(micro):
     model = build_model(micro)
-    side = micro["model"]["image_size"]
-    with pytest.raises(ValueError, match=f"images are {side * 2}x{side * 2}, but this model is made for {side}x{side}"):
-        model(torch.zeros(1, 3, side * 2, side * 2))
+    with pytest.raises(GeometryError, match="images of 32x40 pixels: stage four: a 1x2 map is too small"):
+        model(torch.zeros(1, 3, 32, 40))
+    assert model(torch.zeros(1, 3, 40, 40)).shape == (1, 10)
 
 
 def test_nothing_is_built_before_all_stages_are_checked(tiny, monkeypatch):
     built = []
     monkeypatch.setattr("torch.nn.Conv2d.__init__", lambda self, *a, **k: built.append(a))
-    refused(tiny, "four", window_size=4)
+    refused(tiny, "four", num_heads=5)
     assert built == []
 
 
@@ -105,3 +112,75 @@ def test_nothing_is_built_before_all_stages_are_checked(tiny, monkeypatch):
 def test_a_negative_range_is_refused(factor):
     with pytest.raises(ValueError, match="offset_range=unbounded"):
         build_model(load_config(f"offset_range.factor={factor}"))
+
+
+KINDS = [kind for kind in load_config()["attention"] if kind != "deformable"]
+SMALL = st.integers(1, 9)
+SIDES = st.integers(8, 80)
+HEADS = st.sampled_from([1, 2, 3, 4, 6])
+
+
+@st.composite
+def networks(draw):
+    """A small network of any geometry, legal or not, and the size of an image, which need not be its own."""
+    values = {
+        "stem": draw(st.sampled_from(["patch", "overlapped"])),
+        "downsampling": draw(st.sampled_from(["patch", "overlapped"])),
+        "offset": draw(st.sampled_from(["learned", "zero"])),
+        "offset_range": draw(st.sampled_from(["bounded", "bounded_steps", "unbounded", "tanh_positions", "clamped"])),
+        "reference_grid": draw(st.sampled_from(["published", "aligned", "shifted"])),
+        "sampling": draw(st.sampled_from(["bilinear", "average_pool"])),
+        "position_bias": draw(st.sampled_from(["relative", "fixed", "continuous", "none"])),
+    }
+    stages = {
+        name: {
+            "dim": draw(st.sampled_from([12, 24])),
+            "depth": 2,
+            "num_heads": draw(HEADS),
+            "attention": ["deformable", draw(st.sampled_from(KINDS))],
+            "window_size": draw(SMALL),
+            "neighborhood_size": draw(SMALL),
+            "offset_groups": draw(HEADS),
+            "stride": draw(st.integers(1, 4)),
+            "offset_kernel_size": draw(SMALL),
+            "reduction": draw(st.integers(1, 4)),
+        }
+        for name in ("one", "two")
+    }
+    sizes = {"image_size": (draw(SIDES), draw(SIDES)), "patch_size": draw(st.sampled_from([2, 3, 4, 5]))}
+    return values, stages, sizes, (draw(SIDES), draw(SIDES))
+
+
+CONFIGS = {}
+
+
+def configured(values):
+    """Composing a config takes longer than running a small network."""
+    key = tuple(values.values())
+    if key not in CONFIGS:
+        CONFIGS[key] = load_config(*(f"{group}={option}" for group, option in values.items()))["model"]
+    return CONFIGS[key]
+
+
+def runs_or_is_refused(case):
+    """Whether a network works, at its own size and another: finite outputs and gradients, or one line."""
+    values, stages, sizes, other = case
+    model = {k: v for k, v in configured(values).items() if k not in ("name", "weights")}
+    try:
+        torch.manual_seed(0)
+        net = build({**model, **sizes, "table_image_size": sizes["image_size"], "num_classes": 3, "stages": stages})
+        for side in (sizes["image_size"], other):
+            y = net(torch.randn(2, 3, *side))
+            assert y.shape == (2, 3) and y.isfinite().all()
+            y.square().sum().backward()
+            assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+    except GeometryError as error:
+        assert "\n" not in str(error) and ("stage" in str(error) or "patch_size" in str(error))
+        return False
+    return True
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(networks())
+def test_every_geometry_works_or_is_refused(case):
+    runs_or_is_refused(case)

@@ -19,18 +19,17 @@ from golden import (
 )
 
 from src.models import upstream
-from src.models.sampling import AveragePooling
 from src.optim import decay_groups
 
-BLOCKS = [*names("v1.deformable.*"), "v1.local", "v1.shifted", "v2.pyramid"]
-MODELS = ["dat_tiny", "dat_small", "dat_base", "dat_base_384"]
+BLOCKS = [name for name in names("v?.*") if name.split(".")[1] not in ("model", "resize_224_to_384")]
+MODELS = [(release, name) for release in ("v1", "v2") for name in ("dat_tiny", "dat_small", "dat_base", "dat_base_384")]
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block_matches(name):
     golden, metadata = tensors(name)
-    kind = name.split(".")[1]
-    block = upstream.build_block(kind, metadata["config"]).eval()
+    release, kind = name.split(".")[:2]
+    block = upstream.build_block(kind, metadata["config"], release).eval()
     upstream.load_published(block, below(golden, "param."))
     x = golden["input"].clone().requires_grad_()
     y = block(x)
@@ -40,8 +39,12 @@ def test_block_matches(name):
     if kind == "deformable":
         assert error(block.choose_points(block.to_q(x)), golden["positions"]) < OUTPUT_TOLERANCE
 
-    ours, published = upstream.to_published(block, gradients=True), below(golden, "grad.")
+    published = below(golden, "grad.")
     del published["input"]
+    with_gradient = {name for name in upstream.to_published(block) if not name.startswith("conv_offset")}
+    if not any(name.startswith("conv_offset") for name in published):  # quirk `idle_offset_network`
+        assert with_gradient == published.keys()
+    ours = upstream.to_published(block, gradients=True)
     assert ours.keys() == published.keys()
     largest = max(gradient.abs().max() for gradient in published.values())
     for parameter, gradient in published.items():
@@ -52,25 +55,11 @@ def test_block_matches(name):
             assert error(ours[parameter], gradient) < GRADIENT_TOLERANCE, parameter
 
 
-@pytest.mark.parametrize("name", names("v2.deformable.no_offset*"))
-def test_the_published_switch_for_no_offsets_is_zero_offset_average_pooling_and_no_bias(name):
-    """Which is what `experiment=no_offset_upstream` builds of our parts."""
-    golden, metadata = tensors(name)
-    config = metadata["config"] | {"stage_idx": 2, "use_pe": False}
-    block = upstream.build_block("deformable", config).eval()
-    block.sampling = AveragePooling(stride=config["stride"])
-    unused = [key for key in below(golden, "param.") if key.startswith("conv_offset")]
-    parameters = {key: value for key, value in below(golden, "param.").items() if key not in unused}
-    upstream.load_published(block, parameters)
-    assert unused  # the published code keeps a network that it doesn't use
-    assert error(block(golden["input"]), golden["output"]) < OUTPUT_TOLERANCE
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_whole_model_matches(name):
-    golden, metadata = tensors(f"v1.model.{name}")
-    expected = facts(f"v1.model.{name}.keys")
-    model = upstream.build(metadata["config"]).eval()
+@pytest.mark.parametrize(("release", "name"), MODELS)
+def test_whole_model_matches(release, name):
+    golden, metadata = tensors(f"{release}.model.{name}")
+    expected = facts(f"{release}.model.{name}.keys")
+    model = upstream.build(metadata["config"], release).eval()
     weights = {key: torch.zeros(shape) for key, shape in expected["state_dict"].items()}
     fill_(weights)
     report = upstream.load_published(model, weights)
@@ -97,9 +86,10 @@ def test_resized_tables_match():
         assert error(large(images(metadata["input"])), golden["output"]) < OUTPUT_TOLERANCE
 
 
-def test_weight_decay_matches():
-    expected = facts("v1.weight_decay.dat_tiny")
-    model = upstream.build(tensors("v1.model.dat_tiny")[1]["config"])
+@pytest.mark.parametrize("release", ["v1", "v2"])
+def test_weight_decay_matches(release):
+    expected = facts(f"{release}.weight_decay.dat_tiny")
+    model = upstream.build(tensors(f"{release}.model.dat_tiny")[1]["config"], release)
     decays = {id(p): group["weight_decay"] for group in decay_groups(model, 0.05) for p in group["params"]}
     # Marked in the tensors themselves, so that the names come out of the published mapping.
     with torch.no_grad():
@@ -110,22 +100,59 @@ def test_weight_decay_matches():
     assert set(upstream.to_published(model)) - decayed == set(expected["no_decay"])
 
 
-def test_six_training_steps_match():
-    expected = facts("v1.trajectory")
-    model = upstream.build(expected["config"]).train()
+def six_steps(release, rounding=0.0):
+    """Losses and gradient norms (6, 2) of six steps; weights may begin with errors of the size `rounding`."""
+    expected = facts(f"{release}.trajectory")
+    model = upstream.build(expected["config"], release).train()
     weights = {name: tensor.clone() for name, tensor in upstream.to_published(model).items()}
     fill_(weights)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in weights.values():
+        tensor.mul_(1 + rounding * torch.randn(tensor.shape, generator=generator))
     upstream.load_published(model, weights)
     x, labels = images(expected["input"]), torch.tensor(expected["labels"])
     optimizer = torch.optim.AdamW(decay_groups(model, 0.05), lr=1e-3)
-    for loss, norm in zip(expected["losses"], expected["grad_norms"], strict=True):
-        ours = F.cross_entropy(model(x), labels, label_smoothing=expected["label_smoothing"])
+    steps = []
+    for _ in expected["losses"]:
+        loss = F.cross_entropy(model(x), labels, label_smoothing=expected["label_smoothing"])
         optimizer.zero_grad()
-        ours.backward()
-        our_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), expected["clip_grad_norm"])
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), expected["clip_grad_norm"])
         optimizer.step()
-        assert ours.item() == pytest.approx(loss, rel=TRAJECTORY_TOLERANCE)
-        assert our_norm.item() == pytest.approx(norm, rel=TRAJECTORY_TOLERANCE)
+        steps.append((loss.item(), norm.item()))
+    return torch.tensor(steps), torch.tensor([expected["losses"], expected["grad_norms"]]).T
+
+
+def test_six_training_steps_match():
+    ours, published = six_steps("v1")
+    assert ((ours - published).abs() / published).max() < TRAJECTORY_TOLERANCE
+
+
+def test_training_steps_of_the_second_release_match_until_rounding_decides():
+    """Four steps match. One point of stage one lies 9e-6 pixels from a cell's border, where gradients jump: from the
+    fifth step on, errors of 1e-7 in the weights change more than what is left between the published code and ours."""
+    ours, published = six_steps("v2")
+    difference = (ours - published).abs() / published
+    assert difference[:4].max() < TRAJECTORY_TOLERANCE
+    rounded, _ = six_steps("v2", rounding=1e-7)
+    assert (difference[4:] < (ours - rounded)[4:].abs() / published[4:]).all()
+
+
+def test_a_point_of_that_training_lies_on_a_border():
+    """In float64, without rounding: nearer than what float32 can tell, 1e-6 of a map of 56 pixels."""
+    expected = facts("v2.trajectory")
+    model = upstream.build(expected["config"], "v2")
+    weights = {name: tensor.clone() for name, tensor in upstream.to_published(model).items()}
+    fill_(weights)
+    upstream.load_published(model, weights)
+    seen = []
+    (block,) = model.double().stages["one"].blocks
+    block.attention.sampling.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
+    with torch.no_grad():
+        model(images(expected["input"]).double())
+    pixel = (seen[0] + 1) / 2 * 55
+    moving = seen[0].abs() < 1
+    assert (pixel - pixel.round()).abs()[moving].min() < 1e-6 * 56
 
 
 @pytest.fixture
@@ -160,7 +187,7 @@ def test_derived_buffers_may_be_there_or_not(small):
         ({"drop_rate": 0.1}, "drop_rate is 0.1"),
         ({"use_conv_patches": True}, "use_conv_patches"),
         ({"dim_stem": 7}, "dim_stem 7"),
-        ({"ksizes": [9, 7, 5, 3]}, "doesn't know: ksizes"),
+        ({"ksizes": [9, 7, 5, 3]}, "doesn't know here: ksizes"),
     ],
 )
 def test_what_cannot_be_reproduced_is_refused(change, message):

@@ -16,6 +16,7 @@ CFG = {
     "rerun": False,
     "seed": 0,
     "offset": {"_target_": "src.models.offset.ZeroOffset", "stride": 2},
+    "model": {"weights": {"path": "a.safetensors", "sha256": "0123"}},
     "data": {"root": "data", "download": True, "workers": 2, "batch_size": 64},
     "trainer": {
         "max_epochs": 3,

@@ -167,7 +167,7 @@ def test_what_cannot_work_is_refused_in_one_line(overrides, error, says, tmp_pat
 
 
 def test_options_of_the_recipe_run(tmp_path):
-    """Averaged weights, accumulation, mixup, cutmix, bfloat16, label smoothing and clipping off."""
+    """Averaged weights, accumulation, mixup, cutmix, bfloat16, label smoothing, and clipping with them."""
     cfg = tiny(
         tmp_path,
         "recipe.ema_decay=0.9",
@@ -175,7 +175,6 @@ def test_options_of_the_recipe_run(tmp_path):
         "recipe.mixup=0.8",
         "recipe.cutmix=1.0",
         "recipe.label_smoothing=0.1",
-        "recipe.clip_norm=0",
         "trainer.precision=bf16-mixed",
         "logger=csv",
     )

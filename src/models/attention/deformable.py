@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from src.models.attention.attend import attend
 from src.models.geometry import GeometryError, nearest, size
-from src.models.reference_grid import AlignedGrid, PublishedGrid
+from src.models.reference_grid import Grid
 from src.models.stage import Stage
 
 
@@ -36,7 +36,7 @@ class DeformableAttention(nn.Module):
         *,
         offset: nn.Module,
         offset_range: nn.Module,
-        reference_grid: PublishedGrid | AlignedGrid,
+        reference_grid: Grid,
         sampling: nn.Module,
         position_bias: nn.Module,
         local_encoding: nn.Module,
@@ -84,13 +84,13 @@ class Deformable:
         offset: builds from (dim, offset_groups, stride=, kernel_size=).
         offset_range, reference_grid: build from nothing.
         sampling: builds from (stride=).
-        position_bias: builds from (num_heads, map_size, key_map_size).
+        position_bias: builds from (num_heads, offset_groups, map_size, key_map_size).
         local_encoding: builds from (dim).
     """
 
     offset: Callable[..., nn.Module]
     offset_range: Callable[..., nn.Module]
-    reference_grid: Callable[..., PublishedGrid | AlignedGrid]
+    reference_grid: Callable[..., Grid]
     sampling: Callable[..., nn.Module]
     position_bias: Callable[..., nn.Module]
     local_encoding: Callable[..., nn.Module]
@@ -131,6 +131,6 @@ class Deformable:
             offset_range=self.offset_range(),
             reference_grid=self.reference_grid(),
             sampling=self.sampling(stride=stage.stride),
-            position_bias=self.position_bias(stage.num_heads, stage.map_size, stage.key_map_size),
+            position_bias=self.position_bias(stage.num_heads, stage.offset_groups, stage.map_size, stage.key_map_size),
             local_encoding=self.local_encoding(stage.dim),
         )

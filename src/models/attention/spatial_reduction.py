@@ -8,21 +8,26 @@ from torch import Tensor, nn
 
 from src.models.attention.attend import attend
 from src.models.geometry import GeometryError, nearest, size
+from src.models.pad import pad_to_multiple
 from src.models.stage import Stage
 
 
 class SpatialReductionAttention(nn.Module):
     """Keys and values are patches of `reduction` x `reduction` pixels, each projected to one token.
 
+    Patches that the border of the map cuts are filled up with zeros.
+
     Args:
         dim: channels, split evenly over `num_heads`.
-        reduction: side of a patch in pixels; must divide the map.
+        reduction: side of a patch in pixels; with 1 pixels are the keys, and nothing is projected.
     """
 
     def __init__(self, dim: int, num_heads: int, *, reduction: int):
         super().__init__()
-        self.num_heads = num_heads
-        self.reduce = nn.Sequential(nn.Conv2d(dim, dim, reduction, reduction), LayerNorm2d(dim, eps=1e-5))
+        self.num_heads, self.reduction = num_heads, reduction
+        self.reduce: nn.Module = nn.Identity()
+        if reduction > 1:
+            self.reduce = nn.Sequential(nn.Conv2d(dim, dim, reduction, reduction), LayerNorm2d(dim, eps=1e-5))
         self.to_q = nn.Conv2d(dim, dim, 1)
         self.to_kv = nn.Conv2d(dim, 2 * dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)
@@ -30,7 +35,8 @@ class SpatialReductionAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         heads = "b (heads d) h w -> b heads (h w) d"
         q = rearrange(self.to_q(x), heads, heads=self.num_heads)
-        k, v = (rearrange(t, heads, heads=self.num_heads) for t in self.to_kv(self.reduce(x)).chunk(2, dim=1))
+        reduced = self.reduce(pad_to_multiple(x, self.reduction))
+        k, v = (rearrange(t, heads, heads=self.num_heads) for t in self.to_kv(reduced).chunk(2, dim=1))
         return self.proj(rearrange(attend(q, k, v), "b heads (h w) d -> b (heads d) h w", h=x.shape[2]))
 
 
@@ -39,13 +45,12 @@ class SpatialReduction:
     """Builds the spatial reduction attention of a stage."""
 
     def check(self, stage: Stage) -> None:
-        """Patches must tile the map, and there must be more than one of them."""
-        height, width = stage.map_size
-        fits = [r for r in range(1, max(height, width)) if height % r == 0 and width % r == 0]
-        if stage.reduction not in fits:
+        """There must be more than one key to choose from."""
+        longest = max(stage.map_size)
+        if stage.reduction >= longest:
             raise GeometryError(
-                f"stage {stage.name}: reduction {stage.reduction} doesn't cut the {size(stage.map_size)} map into "
-                f"several whole patches; nearest reductions that do: {nearest(fits, stage.reduction)}"
+                f"stage {stage.name}: reduction {stage.reduction} leaves one key of the {size(stage.map_size)} map; "
+                f"nearest reductions that leave several: {nearest(range(1, longest), stage.reduction)}"
             )
 
     def build(self, stage: Stage) -> nn.Module:

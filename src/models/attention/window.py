@@ -8,16 +8,18 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from src.models.attention.attend import attend
-from src.models.geometry import GeometryError, nearest, size
+from src.models.pad import pad_to_multiple, tiled
 from src.models.stage import Stage
 
 
 class WindowAttention(nn.Module):
     """Each window of `window_size` x `window_size` pixels attends to itself, with a table of displacements as bias.
 
+    A map that windows don't tile is padded below and to the right; no pixel attends to the padding.
+
     Args:
         dim: channels, split evenly over `num_heads`.
-        window_size: side of a window in pixels; must divide the map.
+        window_size: side of a window in pixels.
     """
 
     displacement: Tensor
@@ -32,39 +34,48 @@ class WindowAttention(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.within_windows(x, mask=None)
+        return self.within_windows(x, shifts=(0, 0))
 
-    def within_windows(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, C, H, W) to the same; `mask` (windows, 1, q, k) is added to the scores."""
-        rows, side = x.shape[2] // self.window_size, self.window_size
+    def within_windows(self, x: Tensor, shifts: tuple[int, int]) -> Tensor:
+        """(B, C, H, W) to the same, by windows moved down and to the right by `shifts`."""
+        (height, width), side = x.shape[2:], self.window_size
+        x = pad_to_multiple(x, side)
+        padded, bias = (x.shape[2], x.shape[3]), self.bias_table.flatten(1)[:, self.displacement]
+        if any(shifts):
+            x = torch.roll(x, (-shifts[0], -shifts[1]), dims=(2, 3))
+        if any(shifts) or not tiled((height, width), side):
+            bias = bias + _mask((height, width), padded, side, shifts, x.device)
+
         to_windows = "b (three heads d) (rows wy) (cols wx) -> three b (rows cols) heads (wy wx) d"
         q, k, v = rearrange(self.to_qkv(x), to_windows, three=3, heads=self.num_heads, wy=side, wx=side)
-        bias = self.bias_table.flatten(1)[:, self.displacement]
-        out = attend(q, k, v, bias if mask is None else bias + mask)
+        out = attend(q, k, v, bias)
         to_map = "b (rows cols) heads (wy wx) d -> b (heads d) (rows wy) (cols wx)"
-        return self.proj(rearrange(out, to_map, rows=rows, wy=side))
+        out = rearrange(out, to_map, rows=padded[0] // side, wy=side)
+
+        if any(shifts):
+            out = torch.roll(out, shifts, dims=(2, 3))
+        return self.proj(out[:, :, :height, :width])
 
 
 class ShiftedWindowAttention(WindowAttention):
     """Window attention on windows moved by `shift` pixels, so that neighbours of the last block's windows meet.
 
     The map is rolled round; pixels that were not neighbours before don't see each other. Quirk `mask_of_minus_100`:
-    they are masked by -100, not by minus infinity, as in the published code.
+    they are masked by -100, not by minus infinity, as in the published code. On an axis of a single window there is
+    nothing to shift into, and, as in Swin, the window stays where it is.
 
     Args:
         shift: pixels down and to the right.
     """
 
-    mask: Tensor
-
-    def __init__(self, dim: int, num_heads: int, *, window_size: int, shift: int, map_size: tuple[int, int]):
+    def __init__(self, dim: int, num_heads: int, *, window_size: int, shift: int):
         super().__init__(dim, num_heads, window_size=window_size)
         self.shift = shift
-        self.register_buffer("mask", _shift_mask(map_size, window_size, shift), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        rolled = torch.roll(x, (-self.shift, -self.shift), dims=(2, 3))
-        return torch.roll(self.within_windows(rolled, self.mask), (self.shift, self.shift), dims=(2, 3))
+        height, width = x.shape[2:]
+        down, right = (self.shift if n > self.window_size else 0 for n in (height, width))
+        return self.within_windows(x, shifts=(down, right))
 
 
 @dataclass(frozen=True)
@@ -72,14 +83,7 @@ class Window:
     """Builds the window attention of a stage."""
 
     def check(self, stage: Stage) -> None:
-        """Windows must tile the map."""
-        height, width = stage.map_size
-        if height % stage.window_size or width % stage.window_size:
-            fits = [w for w in range(2, max(height, width) + 1) if height % w == 0 and width % w == 0]
-            raise GeometryError(
-                f"stage {stage.name}: window_size {stage.window_size} doesn't divide the {size(stage.map_size)} map; "
-                f"nearest window sizes that do: {nearest(fits, stage.window_size)}"
-            )
+        """Every map has windows."""
 
     def build(self, stage: Stage) -> nn.Module:
         return WindowAttention(stage.dim, stage.num_heads, window_size=stage.window_size)
@@ -87,21 +91,11 @@ class Window:
 
 @dataclass(frozen=True)
 class ShiftedWindow(Window):
-    """Builds the shifted window attention of a stage: shifted by half a window, rounded up as published.
-
-    On a map of a single window there is nothing to shift into, and, as in Swin, the window stays where it is.
-    """
+    """Builds the shifted window attention of a stage: shifted by half a window, rounded up as published."""
 
     def build(self, stage: Stage) -> nn.Module:
-        if stage.map_size == (stage.window_size, stage.window_size):
-            return super().build(stage)
-        return ShiftedWindowAttention(
-            stage.dim,
-            stage.num_heads,
-            window_size=stage.window_size,
-            shift=-(-stage.window_size // 2),
-            map_size=stage.map_size,
-        )
+        shift = -(-stage.window_size // 2)
+        return ShiftedWindowAttention(stage.dim, stage.num_heads, window_size=stage.window_size, shift=shift)
 
 
 def _displacements(window_size: int) -> Tensor:
@@ -112,11 +106,21 @@ def _displacements(window_size: int) -> Tensor:
     return dy * (2 * window_size - 1) + dx
 
 
-def _shift_mask(map_size: tuple[int, int], window_size: int, shift: int) -> Tensor:
-    """0 where two pixels of a rolled window were neighbours before, -100 elsewhere: (windows, 1, q, k)."""
-    part = [torch.bucketize(torch.arange(n), torch.tensor([n - window_size, n - shift]), right=True) for n in map_size]
-    region = part[0][:, None] * 3 + part[1][None]
-    tokens = "(rows wy) (cols wx) -> (rows cols) (wy wx)"
-    region = rearrange(region, tokens, wy=window_size, wx=window_size)
-    apart = region[:, None, :, None] != region[:, None, None, :]
-    return torch.zeros(apart.shape).masked_fill(apart, -100.0)
+def _mask(
+    map_size: tuple[int, int], padded: tuple[int, int], side: int, shifts: tuple[int, int], device: torch.device
+) -> Tensor:
+    """What is added to the scores of rolled windows, (windows, 1, q, k): 0, -100 or minus infinity.
+
+    -100 where two pixels were not neighbours before the map was rolled, minus infinity where the key is padding.
+    """
+    parts, real = [], []
+    for n, whole, shift in zip(map_size, padded, shifts, strict=True):
+        axis = torch.arange(whole, device=device)
+        # Before rolling: the pixels of the last window, which the roll cuts in two, are told apart from the others.
+        parts.append((axis >= whole - side).long() + (axis >= whole - shift) if shift else torch.zeros_like(axis))
+        real.append((axis + shift) % whole < n)
+    to_windows = "(rows wy) (cols wx) -> (rows cols) (wy wx)"
+    part = rearrange(parts[0][:, None] * 3 + parts[1], to_windows, wy=side, wx=side)
+    inside = rearrange(real[0][:, None] & real[1], to_windows, wy=side, wx=side)
+    mask = torch.zeros(1, device=device).where(part[:, :, None] == part[:, None, :], -100.0)
+    return mask.masked_fill(~inside[:, None, :], float("-inf"))[:, None]

@@ -1,223 +1,35 @@
-"""The published code's configurations and weights, in our parts (LeapLabTHU/DAT).
+"""Published weights by their published names: what each of our parameters is made of, and filling a module with them.
 
-`build` reads a published `MODEL.DAT` mapping, `build_block` the arguments of one published module, and
-`load_published` takes published tensors by their published names. Each of our parameters is made of one or two
-published ones (keys and values share a convolution here), listed in `_sources`.
+Each of our parameters is made of one or two published ones (keys and values share a convolution here), listed in
+`_sources`.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.models.attention import AttentionKind
-from src.models.attention.deformable import Deformable, DeformableAttention
-from src.models.attention.spatial_reduction import SpatialReduction, SpatialReductionAttention
-from src.models.attention.window import ShiftedWindowAttention, Window, WindowAttention
+from src.models.attention.deformable import DeformableAttention
+from src.models.attention.neighborhood import NeighborhoodAttention
+from src.models.attention.spatial_reduction import SpatialReductionAttention
+from src.models.attention.window import WindowAttention
 from src.models.block import Block
 from src.models.dat import DAT
-from src.models.local_encoding import DepthwiseEncoding, NoEncoding
-from src.models.offset import LearnedOffset, ZeroOffset
-from src.models.offset_range import BoundedRange, TanhPositions, UnboundedRange
-from src.models.position_bias import FixedBias, NoBias, RelativeBias
-from src.models.reference_grid import PublishedGrid
-from src.models.sampling import BilinearSampling
-from src.models.stage import Stage
-from src.models.stem import PatchStem
+from src.models.feed_forward import ConvolutionalFeedForward, PixelwiseFeedForward
+from src.models.layer_scale import LearnedScale
+from src.models.local_encoding import DepthwiseEncoding
+from src.models.local_perception import DepthwisePerception
+from src.models.offset import LearnedOffset
+from src.models.position_bias import ContinuousBias, FixedBias, RelativeBias
+from src.models.stem import OverlappedStem
+from src.models.weights import LoadReport, few, stretched
 
-STAGE_NAMES = ("one", "two", "three", "four")
-V1_KERNELS = (9, 7, 5, 3)  # the published code fixes the offset network's kernel by the stage
-REQUIRED = {
-    *("dim_stem", "dims", "depths", "stage_spec", "heads", "window_sizes"),
-    *("groups", "use_pes", "strides", "offset_range_factor"),
-}
-DEFAULTS: dict[str, Any] = {
-    "img_size": 224,
-    "patch_size": 4,
-    "num_classes": 1000,
-    "expansion": 4,
-    "drop_rate": 0.0,
-    "attn_drop_rate": 0.0,
-    "drop_path_rate": 0.0,
-    "use_conv_patches": False,
-    "sr_ratios": [-1] * 4,
-    **{flag: [False] * 4 for flag in ("dwc_pes", "no_offs", "fixed_pes", "use_dwc_mlps")},
-}
-DERIVED = ("relative_position_index", "attn_mask", "rpe_table_index")  # published buffers, no weights
-
-
-def build(config: Mapping[str, Any], release: str = "v1") -> DAT:
-    """The whole network that a published `MODEL.DAT` mapping describes.
-
-    Raises:
-        ValueError: a release, key or value that we can't reproduce.
-        GeometryError: the network can't work.
-    """
-    _known_release(release)
-    config = _complete(config)
-    stages: dict[str, dict[str, Any]] = {}
-    kinds: dict[str, AttentionKind] = {}
-    for i, name in enumerate(STAGE_NAMES):
-        letters = config["stage_spec"][i]
-        kinds[f"D{i}"] = _deformable(
-            learned=not config["no_offs"][i],
-            range_factor=config["offset_range_factor"][i],
-            use_pe=config["use_pes"][i],
-            dwc_pe=config["dwc_pes"][i],
-            fixed_pe=config["fixed_pes"][i],
-        )
-        stages[name] = {
-            "dim": config["dims"][i],
-            "depth": config["depths"][i],
-            "num_heads": config["heads"][i],
-            "attention": [f"D{i}" if letter == "D" else letter for letter in letters],
-            "window_size": config["window_sizes"][i],
-            "offset_groups": max(config["groups"][i], 1),  # -1 where the stage has no deformable block
-            "stride": max(config["strides"][i], 1),
-            "offset_kernel_size": V1_KERNELS[i],
-            "reduction": max(config["sr_ratios"][i], 1),
-        }
-    kinds |= {"L": Window(), "S": AlwaysShifted(), "P": SpatialReduction()}
-    return DAT(
-        image_size=config["img_size"],
-        patch_size=config["patch_size"],
-        num_classes=config["num_classes"],
-        mlp_ratio=config["expansion"],
-        drop_path_rate=config["drop_path_rate"],
-        stem=PatchStem,
-        stages=stages,
-        attention=kinds,
-    )
-
-
-def build_block(kind: str, config: Mapping[str, Any], release: str = "v1") -> nn.Module:
-    """One module (B, C, H, W) to (B, C, H, W) from the arguments of its published constructor.
-
-    Args:
-        kind: deformable, local, shifted or pyramid.
-
-    Raises:
-        ValueError: an unknown kind or release, or a value that we can't reproduce.
-    """
-    if kind == "local":
-        _known_release(release)
-        return WindowAttention(config["dim"], config["heads"], window_size=config["window_size"])
-    if kind == "shifted":
-        _known_release(release)
-        side = config["fmap_size"]
-        return ShiftedWindowAttention(
-            config["dim"],
-            config["heads"],
-            window_size=config["window_size"],
-            shift=config["shift_size"],
-            map_size=(side, side) if isinstance(side, int) else tuple(side),
-        )
-    if kind == "pyramid":
-        return SpatialReductionAttention(config["dim"], config["num_heads"], reduction=config["sr_ratio"])
-    if kind != "deformable":
-        raise ValueError(f"no published block is called {kind!r}; there are deformable, local, shifted and pyramid")
-    _known_release(release)
-    if config["attn_drop"] or config["proj_drop"]:
-        raise ValueError("attn_drop and proj_drop must be 0, as in all published configurations")
-    deformable = _deformable(
-        learned=not config["no_off"],
-        range_factor=config["offset_range_factor"],
-        use_pe=config["use_pe"],
-        dwc_pe=config["dwc_pe"],
-        fixed_pe=config["fixed_pe"],
-    )
-    stage = Stage(
-        name=STAGE_NAMES[config["stage_idx"]],
-        map_size=tuple(config["q_size"]),
-        dim=config["n_heads"] * config["n_head_channels"],
-        depth=1,
-        num_heads=config["n_heads"],
-        attention=("deformable",),
-        window_size=1,
-        offset_groups=config["n_groups"],
-        stride=config["stride"],
-        offset_kernel_size=V1_KERNELS[config["stage_idx"]],
-        reduction=1,
-    )
-    deformable.check(stage)
-    return deformable.build(stage)
-
-
-class AlwaysShifted(Window):
-    """Shifted windows as published: shifted also where one window covers the map (Swin wouldn't)."""
-
-    def build(self, stage: Stage) -> nn.Module:
-        return ShiftedWindowAttention(
-            stage.dim,
-            stage.num_heads,
-            window_size=stage.window_size,
-            shift=-(-stage.window_size // 2),
-            map_size=stage.map_size,
-        )
-
-
-def _known_release(release: str) -> None:
-    if release != "v1":
-        raise ValueError(f"release {release!r} isn't known here; known is 'v1' (CVPR 2022)")
-
-
-def _complete(given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` with the published defaults; what no published CVPR model uses is refused, not passed over."""
-    config = {**DEFAULTS, **given}
-    if missing := sorted(REQUIRED - set(config)):
-        raise ValueError(f"MODEL.DAT lacks {', '.join(missing)}; the published configurations give them")
-    if unknown := sorted(set(config) - REQUIRED - set(DEFAULTS)):
-        raise ValueError(f"MODEL.DAT has keys that release 'v1' doesn't know: {', '.join(unknown)}")
-    for key in ("drop_rate", "attn_drop_rate"):
-        if config[key]:
-            raise ValueError(f"{key} is {config[key]}; it must be 0, as in all published configurations")
-    if any(config["use_dwc_mlps"]) or config["use_conv_patches"]:
-        raise ValueError("use_dwc_mlps and use_conv_patches belong to DAT++; release 'v1' has them off")
-    if config["dim_stem"] != config["dims"][0]:
-        raise ValueError(f"dim_stem {config['dim_stem']} must equal dims[0] {config['dims'][0]}")
-    return config
-
-
-def _deformable(*, learned: bool, range_factor: float, use_pe: bool, dwc_pe: bool, fixed_pe: bool) -> Deformable:
-    """The published flags as parts. Quirk `dwc_pe_hides_bias`: with `dwc_pe` there is no table; without `use_pe`
-    the other two flags mean nothing."""
-    encoding: Callable[..., nn.Module] = DepthwiseEncoding if use_pe and dwc_pe else NoEncoding
-    # Quirk `sign_of_the_range`: a positive factor bounds the offsets, 0 leaves them free, and a negative one also
-    # takes the tanh of the positions.
-    bounded = partial(BoundedRange, factor=range_factor)
-    offset_range = bounded if range_factor > 0 else UnboundedRange if range_factor == 0 else TanhPositions
-    bias: Callable[..., nn.Module] = NoBias
-    if use_pe and not dwc_pe:
-        bias = FixedBias if fixed_pe else RelativeBias
-    return Deformable(
-        offset=LearnedOffset if learned else ZeroOffset,
-        offset_range=offset_range,
-        reference_grid=PublishedGrid,
-        sampling=BilinearSampling,
-        position_bias=bias,
-        local_encoding=encoding,
-    )
-
-
-# Weights
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What `load_published` did beside copying: published names of the bias tables that it resized."""
-
-    resized: tuple[str, ...]
-
-    def __str__(self) -> str:
-        if not self.resized:
-            return "nothing resized"
-        return f"resized {len(self.resized)} bias tables: {', '.join(self.resized)}"
+# Published buffers, which follow from the configuration and are no weights.
+DERIVED = ("relative_position_index", "attn_mask", "rpe_table_index")
 
 
 class Layout(Enum):
@@ -245,6 +57,19 @@ class Source:
             return tensor.T.reshape(-1, side, side)
         return tensor
 
+    def joined(self, state_dict: Mapping[str, Tensor]) -> Tensor:
+        """Our tensor, made of the published ones.
+
+        Raises:
+            ValueError: they are of a kind that it can't be made of.
+        """
+        tensors = [state_dict[name] for name in self.published]
+        try:
+            return torch.cat([self.to_ours(tensor) for tensor in tensors])
+        except (RuntimeError, IndexError):
+            shapes = " and ".join(f"{name} {tuple(t.shape)}" for name, t in zip(self.published, tensors, strict=True))
+            raise ValueError(f"{shapes}: not the shape of {self.layout.value}") from None
+
     def to_published(self, tensor: Tensor) -> Tensor:
         """Our tensor in the published layout."""
         if self.layout is Layout.LINEAR:
@@ -260,38 +85,57 @@ def load_published(module: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadR
     """Fill `module`, a `DAT` or one attention block, with published weights.
 
     Bias tables of another resolution or window are resized bicubically, as the published code does; the report
-    names them. Nothing is copied unless everything fits.
+    has their published names. Nothing is copied unless everything fits.
 
     Raises:
         KeyError: published names that are missing, or left over.
         ValueError: a tensor whose shape doesn't fit.
     """
+    converted, report = from_published(module, state_dict)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(converted[name])
+    return report
+
+
+def from_published(
+    module: nn.Module, state_dict: Mapping[str, Tensor], *, may_lack: tuple[str, ...] = ()
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Published weights as the parameters of `module`, which may be on the meta device and stays as it is.
+
+    Args:
+        may_lack: beginnings of published names that needn't be there. Parameters made of them are left out then, and
+            reported as re-initialised.
+
+    Raises:
+        KeyError, ValueError: as `load_published`.
+    """
     sources = dict(_sources(module, "", ""))
     wanted = {name for source in sources.values() for name in source.published}
     given = {name for name in state_dict if not name.endswith(DERIVED)}
-    if missing := sorted(wanted - given):
-        raise KeyError(f"published weights lack {len(missing)} names that this module needs: {', '.join(missing)}")
+    lacking = sorted(wanted - given)
+    if missing := [name for name in lacking if not name.startswith(may_lack)]:
+        raise KeyError(f"published weights lack {len(missing)} names that this module needs: {few(missing)}")
     if extra := sorted(given - wanted):
-        raise KeyError(f"published weights have {len(extra)} names that this module lacks: {', '.join(extra)}")
+        raise KeyError(f"published weights have {len(extra)} names that this module lacks: {few(extra)}")
 
     resized: list[str] = []
     converted: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
         source = sources[name]
-        tensor = torch.cat([source.to_ours(state_dict[published]) for published in source.published])
+        if set(source.published) & set(lacking):
+            continue
+        tensor = source.joined(state_dict)
         if source.resizable and tensor.shape != parameter.shape and len(tensor) == len(parameter):
-            tensor = F.interpolate(tensor[None], parameter.shape[1:], mode="bicubic")[0]
+            tensor = stretched(tensor, parameter.shape[1:])
             resized += source.published
         if tensor.shape != parameter.shape:
             raise ValueError(
                 f"{' and '.join(source.published)} make {tuple(tensor.shape)}, but {name} is {tuple(parameter.shape)}; "
                 f"was the model built from the configuration of these weights?"
             )
-        converted[name] = tensor
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(converted[name])
-    return LoadReport(tuple(resized))
+        converted[name] = tensor.to(parameter.dtype)
+    return converted, LoadReport(tuple(resized), tuple(lacking))
 
 
 def to_published(module: nn.Module, *, gradients: bool = False) -> dict[str, Tensor]:
@@ -300,6 +144,8 @@ def to_published(module: nn.Module, *, gradients: bool = False) -> dict[str, Ten
     out: dict[str, Tensor] = {}
     for name, source in _sources(module, "", ""):
         tensor = parameters[name].grad if gradients else parameters[name].detach()
+        if tensor is None and not parameters[name].requires_grad:
+            continue  # switched off for good
         if tensor is None:
             raise ValueError(f"{name} has no gradient; call backward first")
         parts = tensor.chunk(len(source.published))
@@ -314,28 +160,48 @@ def _sources(module: nn.Module, ours: str, published: str) -> Iterator[tuple[str
         yield f"{ours}{our}.weight", Source(tuple(f"{published}{name}.weight" for name in names), layout)
         yield f"{ours}{our}.bias", Source(tuple(f"{published}{name}.bias" for name in names))
 
-    def table(our: str, name: str, layout: Layout) -> Iterator[tuple[str, Source]]:
+    def table(our: str, name: str, layout: Layout = Layout.SAME) -> Iterator[tuple[str, Source]]:
         yield f"{ours}{our}", Source((f"{published}{name}",), layout)
 
     if isinstance(module, DAT):
         yield from affine("stem.0", "patch_proj.0")
         yield from affine("stem.1", "patch_proj.1.norm")
+        if isinstance(module.stem, OverlappedStem):
+            yield from affine("stem.3", "patch_proj.3")
+            yield from affine("stem.4", "patch_proj.4.norm")
         for i, (name, stage) in enumerate(module.stages.items()):
             if i:
                 yield f"{ours}stages.{name}.downsample.0.weight", Source((f"{published}down_projs.{i - 1}.0.weight",))
                 yield from affine(f"stages.{name}.downsample.1", f"down_projs.{i - 1}.1.norm")
-            for j, block in enumerate(cast(nn.Sequential, stage.blocks)):
+            for j, block in enumerate(cast(Iterable[Block], stage.blocks)):
                 there, here = f"stages.{i}.", f"stages.{name}.blocks.{j}."
+                if isinstance(block.local_perception, DepthwisePerception):
+                    yield from affine(f"{here}local_perception.conv", f"{there}local_perception_units.{j}")
                 yield from affine(f"{here}norm1", f"{there}layer_norms.{2 * j}.norm")
-                yield from _sources(
-                    cast(Block, block).attention, f"{ours}{here}attention.", f"{published}{there}attns.{j}."
-                )
                 yield from affine(f"{here}norm2", f"{there}layer_norms.{2 * j + 1}.norm")
-                mlp = f"{there}mlps.{j}.chunk."
-                yield from affine(f"{here}feed_forward.0", f"{mlp}linear1", layout=Layout.LINEAR)
-                yield from affine(f"{here}feed_forward.2", f"{mlp}linear2", layout=Layout.LINEAR)
+                for k, scale in enumerate((block.scale1, block.scale2)):
+                    if isinstance(scale, LearnedScale):
+                        yield from table(f"{here}scale{k + 1}.factor", f"{there}layer_scales.{2 * j + k}.weight")
+                for part, where in ((block.attention, f"attns.{j}."), (block.feed_forward, f"mlps.{j}.")):
+                    attribute = "attention" if part is block.attention else "feed_forward"
+                    yield from _sources(part, f"{ours}{here}{attribute}.", f"{published}{there}{where}")
         yield from affine("norm", "cls_norm.norm")
-        yield from affine("head", "cls_head")
+        if isinstance(module.head, nn.Linear):
+            yield from affine("head", "cls_head")
+
+    elif isinstance(module, ConvolutionalFeedForward):
+        yield from affine("expand", "linear1.0")
+        yield from affine("conv", "dwc")
+        yield from affine("project", "linear2.0")
+
+    elif isinstance(module, PixelwiseFeedForward):
+        yield from affine("expand", "chunk.linear1", layout=Layout.LINEAR)
+        yield from affine("project", "chunk.linear2", layout=Layout.LINEAR)
+
+    elif isinstance(module, NeighborhoodAttention):
+        yield from table("bias_table", "rpb", Layout.RELATIVE)
+        yield from affine("to_qkv", "qkv", layout=Layout.LINEAR)
+        yield from affine("proj", "proj", layout=Layout.LINEAR)
 
     elif isinstance(module, WindowAttention):
         yield from table("bias_table", "relative_position_bias_table", Layout.WINDOW)
@@ -343,8 +209,9 @@ def _sources(module: nn.Module, ours: str, published: str) -> Iterator[tuple[str
         yield from affine("proj", "proj_out", layout=Layout.LINEAR)
 
     elif isinstance(module, SpatialReductionAttention):
-        yield from affine("reduce.0", "proj_ds.0")
-        yield from affine("reduce.1", "proj_ds.1.norm")
+        if module.reduction > 1:
+            yield from affine("reduce.0", "proj_ds.0")
+            yield from affine("reduce.1", "proj_ds.1.norm")
         yield from affine("to_q", "q")
         yield from affine("to_kv", "kv")
         yield from affine("proj", "proj")
@@ -356,11 +223,14 @@ def _sources(module: nn.Module, ours: str, published: str) -> Iterator[tuple[str
             yield from affine("offset.net.1", "conv_offset.1.norm")
             yield f"{ours}offset.net.3.weight", Source((f"{published}conv_offset.3.weight",))
         yield from affine("to_kv", "proj_k", "proj_v")
-        # One published name for three encodings.
+        # One published name for four encodings.
         if isinstance(module.position_bias, RelativeBias):
             yield from table("position_bias.bias_table", "rpe_table", Layout.RELATIVE)
         elif isinstance(module.position_bias, FixedBias):
             yield from table("position_bias.bias_table", "rpe_table", Layout.SAME)
+        elif isinstance(module.position_bias, ContinuousBias):
+            yield from affine("position_bias.net.0", "rpe_table.0")
+            yield from table("position_bias.net.2.weight", "rpe_table.2.weight")
         if isinstance(module.local_encoding, DepthwiseEncoding):
             yield from affine("local_encoding.conv", "rpe_table")
         yield from affine("proj", "proj_out")

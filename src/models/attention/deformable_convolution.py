@@ -1,0 +1,63 @@
+"""Deformable convolution (DCN v2) in the place of attention: points of its own for every pixel, fixed weights."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+from src.models.geometry import GeometryError, nearest
+from src.models.stage import Stage
+
+POINTS = 9  # of a 3x3 kernel
+
+
+class DeformableConvolution(nn.Module):
+    """A 3x3 kernel whose nine points move with the image, each with a loudness (Zhu et al. 2019, eq. 1).
+
+    Values are projected before and after, as in attention. All channels share the points; `groups` cuts the kernel so
+    that the cost is about that of the deformable attention whose offset groups they are.
+
+    Args:
+        groups: groups of channels that the kernel mixes.
+    """
+
+    def __init__(self, dim: int, *, groups: int):
+        super().__init__()
+        self.to_v = nn.Conv2d(dim, dim, 1)
+        self.to_points = nn.Conv2d(dim, 3 * POINTS, 3, padding=1)
+        for parameter in self.to_points.parameters():
+            nn.init.zeros_(parameter)  # as published: it begins as a plain convolution
+        self.kernel = nn.Conv2d(dim, dim, 3, padding=1, groups=groups)
+        self.proj = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        points = self.to_points(x).to(torch.promote_types(x.dtype, torch.float32))
+        offset, loudness = points.split([2 * POINTS, POINTS], dim=1)
+        # In float32 also under autocast, which doesn't know this operator: positions would be rounded.
+        read = deform_conv2d(
+            self.to_v(x).to(points.dtype),
+            offset,
+            self.kernel.weight.to(points.dtype),
+            self.kernel.bias,
+            padding=1,
+            mask=2 * loudness.sigmoid(),
+        )
+        return self.proj(read.to(x.dtype))
+
+
+@dataclass(frozen=True)
+class DeformableConvolutions:
+    """Builds the deformable convolution of a stage; its groups are the stage's offset groups."""
+
+    def check(self, stage: Stage) -> None:
+        """Groups hold the same number of channels."""
+        fits = [g for g in range(1, stage.dim + 1) if stage.dim % g == 0]
+        if stage.offset_groups not in fits:
+            raise GeometryError(
+                f"stage {stage.name}: offset_groups {stage.offset_groups} doesn't divide dim {stage.dim}; "
+                f"nearest group counts that do: {nearest(fits, stage.offset_groups)}"
+            )
+
+    def build(self, stage: Stage) -> nn.Module:
+        return DeformableConvolution(stage.dim, groups=stage.offset_groups)

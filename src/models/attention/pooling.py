@@ -1,0 +1,45 @@
+"""The null: every pixel is given the mean of its neighbours, whatever they are (PoolFormer's token mixer)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from src.models.geometry import GeometryError, nearest
+from src.models.stage import Stage
+
+
+class AveragePoolingMixer(nn.Module):
+    """Values of the `neighborhood_size` x `neighborhood_size` pixels round each one, all of the same weight.
+
+    What is left of attention when queries, keys and positions are taken away: projections of values and output.
+    At the border the mean is of the pixels that there are.
+
+    Args:
+        neighborhood_size: side of the neighborhood in pixels, odd.
+    """
+
+    def __init__(self, dim: int, *, neighborhood_size: int):
+        super().__init__()
+        self.to_v = nn.Conv2d(dim, dim, 1)
+        self.mean = nn.AvgPool2d(neighborhood_size, 1, neighborhood_size // 2, count_include_pad=False)
+        self.proj = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(self.mean(self.to_v(x)))
+
+
+@dataclass(frozen=True)
+class AveragePooling:
+    """Builds the average pooling of a stage."""
+
+    def check(self, stage: Stage) -> None:
+        """A neighborhood has a pixel in its middle."""
+        side = stage.neighborhood_size
+        if side % 2 == 0:
+            raise GeometryError(
+                f"stage {stage.name}: neighborhood_size {side} must be odd, so that a pixel is in its middle; "
+                f"nearest sizes that are: {nearest(range(1, side + 2, 2), side)}"
+            )
+
+    def build(self, stage: Stage) -> nn.Module:
+        return AveragePoolingMixer(stage.dim, neighborhood_size=stage.neighborhood_size)

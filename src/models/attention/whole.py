@@ -1,0 +1,59 @@
+"""Attention of every pixel to every pixel (ViT): the control without any choice of keys."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+
+from src.models.attention.attend import attend
+from src.models.stage import Stage
+
+
+class GlobalAttention(nn.Module):
+    """All pixels are keys, with a table of displacements as bias, as window and deformable attention have.
+
+    On a map of another size the table is stretched.
+
+    Args:
+        dim: channels, split evenly over `num_heads`.
+        map_size: height and width that the table is made for.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, map_size: tuple[int, int]):
+        super().__init__()
+        self.num_heads = num_heads
+        self.bias_table = nn.Parameter(torch.zeros(num_heads, *(2 * n - 1 for n in map_size)))
+        trunc_normal_(self.bias_table, std=0.01)
+        self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
+        self.proj = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        to_heads = "b (three heads d) h w -> three b heads (h w) d"
+        q, k, v = rearrange(self.to_qkv(x), to_heads, three=3, heads=self.num_heads)
+        out = attend(q, k, v, self.bias(x.shape[2], x.shape[3]))
+        return self.proj(rearrange(out, "b heads (h w) d -> b (heads d) h w", h=x.shape[2]))
+
+    def bias(self, height: int, width: int) -> Tensor:
+        """(heads, H * W, H * W)."""
+        table: Tensor = self.bias_table
+        wanted = (2 * height - 1, 2 * width - 1)
+        if table.shape[1:] != wanted:
+            table = F.interpolate(table[None], wanted, mode="bilinear", align_corners=True)[0]
+        rows, cols = (torch.arange(n, device=table.device) for n in (height, width))
+        dy, dx = (axis[:, None] - axis + len(axis) - 1 for axis in (rows, cols))
+        by_row = table[:, dy]  # (heads, qy, ky, 2W - 1)
+        return rearrange(by_row[:, :, :, dx], "heads qy ky qx kx -> heads (qy qx) (ky kx)")
+
+
+@dataclass(frozen=True)
+class Global:
+    """Builds the global attention of a stage."""
+
+    def check(self, stage: Stage) -> None:
+        """Every map will do."""
+
+    def build(self, stage: Stage) -> nn.Module:
+        return GlobalAttention(stage.dim, stage.num_heads, map_size=stage.map_size)
