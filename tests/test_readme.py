@@ -1,6 +1,8 @@
 """The README says what is recorded and what is there."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,7 @@ def test_every_experiment_is_listed():
 
 
 def test_published_accuracies_are_those_of_the_experiments():
-    section = README.partition("## Experiments")[2].partition("## Models")[0]
+    section = README.partition("## Experiments")[2].partition("Controls put")[0]
     seen = 0
     for names, figures in re.findall(r"^\| (`[^|]+) \|[^|]+\| ([\d., ]+) \|$", section, re.MULTILINE):
         first, *others = re.findall(r"`(\w+)`", names)
@@ -43,7 +45,7 @@ def test_published_accuracies_are_those_of_the_experiments():
 
 
 @pytest.mark.parametrize(
-    "row", re.findall(r"^\| `(micro|dat_\w+)`.*?\| ([\d.]+) M \| ([\d.]+) \|", README, re.MULTILINE)
+    "row", re.findall(r"^\| `(micro|dat(?:pp)?_\w+)`.*?\| ([\d.]+) M \| ([\d.]+) \|", README, re.MULTILINE)
 )
 def test_sizes_are_counted(row):
     name, params, macs = row
@@ -51,3 +53,22 @@ def test_sizes_are_counted(row):
     net = on_meta(lambda: build_model(cfg))
     assert f"{count_parameters(net) / 1e6:.2f}" == params
     assert f"{count_macs(net, cfg['model']['image_size']) / 1e9:.2f}" == macs
+
+
+@pytest.mark.parametrize(
+    "row",
+    re.findall(r"^\| `((?:control|roadmap)_\w+)` \|[^|]+\|(?: ([\d.]+) M \|)? ([\d.]+) \|$", README, re.MULTILINE),
+)
+def test_costs_of_controls_and_of_the_roadmap_are_counted(row):
+    name, params, macs = row
+    model = "datpp_tiny" if name.startswith("roadmap") else "dat_tiny"
+    net = on_meta(lambda: build_model(load_config(f"experiment={name}", f"model={model}", "data.num_classes=1000")))
+    assert not params or f"{count_parameters(net) / 1e6:.2f}" == params
+    assert f"{count_macs(net, 224) / 1e9:.2f}" == macs
+
+
+def test_the_example_in_python_runs():
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line]) <= 10
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "(1, 512, 8, 10)] [64, 128, 256, 512]" in out and "torch.Size([2, 10])" in out

@@ -17,12 +17,14 @@ from typing import Any
 NOT_IDENTITY = (
     "study",  # which question the run is collected under; part of the path instead
     "name",  # the variant's label; part of the path instead
-    "axes",  # says which groups differ from the baseline; the groups themselves count
+    "axes",  # says which groups differ from another variant; the groups themselves count
+    "against",  # that other variant
     "question",  # prose
     "published",  # numbers from papers, shown beside ours
     "runs",  # where results are kept
     "logger",  # who is told about the metrics
     "progress",  # how the terminal looks
+    "activation_checkpointing",  # trades time for memory, to the same bits
     "rerun",  # asks for the same run once more
     "model.weights.path",  # where they lie; their hash beside it counts
     "data.root",  # where the images lie; the record's data fingerprint says whether they are the same
