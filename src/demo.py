@@ -1,5 +1,6 @@
 """The first ablation in some minutes: `make demo` trains the baseline and the no-offset ablation on digit scenes."""
 
+import argparse
 import os
 import re
 import subprocess
@@ -85,4 +86,5 @@ def _run(name: str, seed: int, *, threads: int) -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # so that a question isn't taken for a start
     sys.exit(main())
