@@ -60,11 +60,11 @@ class DAT(TimmBackbone):
         attention: Mapping[str, AttentionKind],
     ):
         super().__init__()
-        self._check_at = partial(check_at, patch_size=patch_size, attention=attention)
-        self._records, self._works_at = dict(stages), set[tuple[int, int]]()
         self.image_size = _pair(image_size)
-        self._check_at(stages, self.image_size)
-        laid_out = check(lay_out(stages, image_size=_pair(table_image_size), patch_size=patch_size), attention)
+        self._check = partial(check, patch_size=patch_size, attention=attention)
+        self._check(stages, self.image_size)
+        self._records, self._works_at = dict(stages), {self.image_size}
+        laid_out = self._check(stages, _pair(table_image_size))
 
         self.stem = stem(in_channels, laid_out[0].dim, patch_size)
         last = sum(stage.depth for stage in laid_out) - 1
@@ -122,7 +122,10 @@ class DAT(TimmBackbone):
     def _admit(self, images: tuple[int, int]) -> None:
         """Refuses a size at which a stage can't work, in one line in place of an error from deep inside."""
         if images not in self._works_at:
-            self._check_at({name: self._records[name] for name in self.stages}, images)
+            try:
+                self._check({name: self._records[name] for name in self.stages}, images)
+            except GeometryError as error:
+                raise GeometryError(f"images of {size(images)} pixels: {error}") from None
             self._works_at.add(images)
 
 
@@ -130,28 +133,18 @@ def _pair(side: int | tuple[int, int]) -> tuple[int, int]:
     return (side, side) if isinstance(side, int) else (side[0], side[1])
 
 
-def check(stages: list[Stage], attention: Mapping[str, AttentionKind]) -> list[Stage]:
-    """The same stages, once every kind of attention that they name has agreed.
+def check(
+    records: Mapping[str, Any], images: tuple[int, int], *, patch_size: int, attention: Mapping[str, AttentionKind]
+) -> list[Stage]:
+    """Stages for images of this size, once every kind of attention that they name has agreed.
 
     Raises:
-        GeometryError: an unknown kind, or one that can't work there.
+        GeometryError: a stage can't work, or names an unknown kind.
     """
+    stages = lay_out(records, image_size=images, patch_size=patch_size)
     for stage in stages:
         for kind in stage.kinds:
             if kind not in attention:
                 raise GeometryError(f"stage {stage.name}: no attention kind {kind!r}; there are {', '.join(attention)}")
             attention[kind].check(stage)
     return stages
-
-
-def check_at(
-    stages: Mapping[str, Any], images: tuple[int, int], *, patch_size: int, attention: Mapping[str, AttentionKind]
-) -> None:
-    """
-    Raises:
-        GeometryError: a stage can't work on images of this size.
-    """
-    try:
-        check(lay_out(stages, image_size=images, patch_size=patch_size), attention)
-    except GeometryError as error:
-        raise GeometryError(f"images of {size(images)} pixels: {error}") from None

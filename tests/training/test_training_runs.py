@@ -11,6 +11,7 @@ import torch
 from src import table, training
 from src.config import CONF, load_config
 from src.data.base import DataError
+from src.models import bilinear
 from src.models.geometry import GeometryError
 from src.runs.record import find_records, read_record
 from src.runs.wandb_logger import read_offline_run
@@ -149,7 +150,7 @@ def test_variants_of_a_seed_see_the_same_scenes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "error", "says"),
     [
-        (["model.stages.three.window_size=5"], GeometryError, "stage three"),
+        (["model.stages.three.offset_groups=3"], GeometryError, "stage three"),
         (["data=fashion_mnist", "data.download=false", "data.root=/nowhere"], DataError, "fashion"),
         (["recipe.warmup_epochs=99"], ValueError, "recipe.warmup_epochs"),
         (["recipe.mixup=0.5", "recipe.batch_size=3"], ValueError, "recipe.batch_size"),
@@ -179,6 +180,28 @@ def test_options_of_the_recipe_run(tmp_path):
         "logger=csv",
     )
     assert np.isfinite(training.train(cfg)["test/loss"])
+
+
+def test_a_deterministic_run_reads_by_gather(tmp_path, monkeypatch):
+    """Which is chosen while Lightning asks torch for determinism, and only then."""
+    used = set()
+
+    def watched(name, kernel):
+        def read(x, grid):
+            used.update([] if x.is_meta else [name])  # before a run, costs are counted without data
+            return kernel(x, grid)
+
+        return read
+
+    for name in ("gather", "grid_sample"):
+        monkeypatch.setattr(bilinear, name, watched(name, getattr(bilinear, name)))
+    losses = {}
+    for deterministic, kernel in ((True, "gather"), (False, "grid_sample")):
+        used.clear()
+        cfg = tiny(tmp_path, "logger=csv", f"trainer.deterministic={str(deterministic).lower()}")
+        losses[kernel] = training.train(cfg)["test/loss"]
+        assert used == {kernel}
+    assert losses["gather"] == pytest.approx(losses["grid_sample"], rel=1e-3)
 
 
 def test_record_is_json_that_others_can_read(finished):
