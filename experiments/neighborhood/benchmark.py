@@ -46,9 +46,31 @@ def _select(tensor: Tensor, axis: int, index: Tensor) -> Tensor:
     return tensor.index_select(axis, index.flatten()).unflatten(axis, index.shape)
 
 
+class UnfoldingNeighborhoodAttention(NeighborhoodAttention):
+    """The same attention by torch's unfold: a view of all windows on the map, of which each query takes its own."""
+
+    def attend_nearby(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        size = self.neighborhood_size
+        height, width = q.shape[2:4]
+        pixels = [torch.arange(length, device=q.device) for length in (height, width)]
+        starts = [(p - size // 2).clamp(0, len(p) - size) for p in pixels]
+
+        def windows(t: Tensor) -> Tensor:  # (B, heads, H, W, d, ky, kx)
+            return t.unfold(2, size, 1).unfold(3, size, 1).index_select(2, starts[0]).index_select(3, starts[1])
+
+        k, v = windows(k), windows(v)
+        span = torch.arange(size, device=q.device)
+        dy, dx = (s[:, None] + span - p[:, None] + size - 1 for s, p in zip(starts, pixels, strict=True))
+        bias = _select(_select(self.bias_table, 1, dy), 3, dx)  # (heads, H, ky, W, kx)
+        scores = torch.einsum("bhyxd,bhyxdkl->bhyxkl", q * q.shape[-1] ** -0.5, k) + bias.transpose(2, 3)
+        weights = scores.flatten(4).softmax(dim=-1).view_as(scores)
+        return torch.einsum("bhyxkl,bhyxdkl->bhyxd", weights, v)
+
+
 def contestants(dim: int, heads: int) -> dict[str, nn.Module]:
     """Modules by name, ours first; those of neighborhoods have the same weights."""
     kinds = {"tiles": NeighborhoodAttention, "gather": GatheringNeighborhoodAttention}
+    kinds["unfold"] = UnfoldingNeighborhoodAttention
     if natten_with_bias() is not None:
         kinds["natten"] = NattenNeighborhoodAttention
     modules: dict[str, nn.Module] = {name: kind(dim, heads, neighborhood_size=SIDE) for name, kind in kinds.items()}
@@ -123,16 +145,32 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
 
-    print(
-        f"Forward and backward, batch {BATCH}, heads of {HEAD_DIM}, neighborhoods and windows of {SIDE}x{SIDE}, "
-        f"medians of {arguments.rounds} rounds on {hardware(arguments.device)}.\n"
-    )
-    print("| map | heads | attention | ms | time / time of tiles (quartiles) |\n|---|---|---|---|---|")
+    text = page(rows)
+    arguments.out.with_name("README.md").write_text(text)
+    print(text)
+
+
+def page(rows: list[dict[str, str]]) -> str:
+    """The table of recorded rows, with what it is a table of."""
+    lines = [
+        "# Neighborhood attention",
+        "",
+        "How fast is it in tiles? Against the same attention by copies of each query's keys (`gather`), by torch's unfold",
+        "and by NATTEN, where a version with the position bias is installed, and against window attention, which has a",
+        "third of the scores. `OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/neighborhood/benchmark.py` writes this.",
+        "",
+        f"Forward and backward, batch {BATCH}, heads of {HEAD_DIM}, neighborhoods and windows of {SIDE}x{SIDE};",
+        f"medians of {rows[0]['rounds']} rounds.",
+        f"Recorded on {rows[0]['hardware']}.",
+        "",
+        "| map | heads | attention | ms | time / time of tiles (quartiles) |",
+        "|---|---|---|---|---|",
+    ]
     for r in rows:
-        print(
-            f"| {r['map']} | {r['heads']} | {r['attention']} | {r['ms']} | "
-            f"{r['ratio']} ({r['ratio_low']} to {r['ratio_high']}) |"
-        )
+        spread = "" if r["attention"] == "tiles" else f"{float(r['ratio']):.2f} ({float(r['ratio_low']):.2f} to "
+        spread += f"{float(r['ratio_high']):.2f})" if spread else "1"
+        lines.append(f"| {r['map']} | {r['heads']} | {r['attention']} | {float(r['ms']):.0f} | {spread} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

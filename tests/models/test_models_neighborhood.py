@@ -1,7 +1,10 @@
 """Neighborhood attention gives what its definition, the published code and NATTEN give, on any map."""
 
+import csv
+import runpy
 import sys
 from itertools import product
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -251,3 +254,15 @@ def test_agrees_with_natten(monkeypatch, size, neighborhood_size):
     attention.__class__ = NeighborhoodAttention
     for name, expected in results(attention, x).items():
         torch.testing.assert_close(theirs[name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_recorded_benchmark_is_its_page():
+    folder = Path(__file__).parents[2] / "experiments" / "neighborhood"
+    benchmark = runpy.run_path(str(folder / "benchmark.py"))
+    with (folder / "results.csv").open() as file:
+        assert benchmark["page"](list(csv.DictReader(file))) == (folder / "README.md").read_text()
+    x = torch.randn(1, 64, 9, 8)
+    expected, *others = (module(x) for name, module in benchmark["contestants"](64, 2).items() if name != "window")
+    assert len(others) >= 2
+    for other in others:
+        torch.testing.assert_close(other, expected, rtol=1e-4, atol=1e-5)
