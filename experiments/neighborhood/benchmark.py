@@ -155,9 +155,10 @@ def page(rows: list[dict[str, str]]) -> str:
     lines = [
         "# Neighborhood attention",
         "",
-        "How fast is it in tiles? Against the same attention by copies of each query's keys (`gather`), by torch's unfold",
-        "and by NATTEN, where a version with the position bias is installed, and against window attention, which has a",
-        "third of the scores. `OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/neighborhood/benchmark.py` writes this.",
+        "How fast is it in tiles? Against the same attention by copies of each query's keys (`gather`), by torch's",
+        "unfold and by NATTEN, where a version with the position bias is installed, and against window attention, which",
+        "has a third of the scores. `OMP_NUM_THREADS=1 PYTHONPATH=. python experiments/neighborhood/benchmark.py`",
+        "writes this page.",
         "",
         f"Forward and backward, batch {BATCH}, heads of {HEAD_DIM}, neighborhoods and windows of {SIDE}x{SIDE};",
         f"medians of {rows[0]['rounds']} rounds.",
