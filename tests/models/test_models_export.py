@@ -56,7 +56,7 @@ def test_one_exported_program_takes_every_size():
     ("arguments", "says"),
     [
         (["dat_tny"], "no model 'dat_tny'; ours are dat_base, dat_base_384, dat_small, dat_tiny, datpp_base"),
-        (["dat_tiny", "--image-size", "16"], "images of 16x16 pixels: stage three: a 1x1 map is too small"),
+        (["dat_tiny", "--image-size", "16"], "stage three: a 1x1 map is too small"),
         (["dat_tiny", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
     ],
 )

@@ -66,7 +66,7 @@ def test_what_may_not_is_refused_in_one_line():
     refused(ValueError, "drop_rate must be 0", "dat_tiny", drop_rate=0.1)
     given = {"pretrained_cfg_overlay": {"file": "nowhere.safetensors"}}
     refused(ValueError, "nowhere.safetensors isn't there", "dat_tiny", pretrained=True, **given)
-    refused(GeometryError, "images of 16x16 pixels: stage three", "dat_tiny", img_size=16)
+    refused(GeometryError, "stage three", "dat_tiny", img_size=16)
 
 
 def test_weights_come_from_a_file_and_fit_other_sizes_classes_and_channels(tmp_path):
