@@ -13,7 +13,7 @@ from torch import Tensor
 from src.callbacks.efficiency import Efficiency, peak_memory_mb
 from src.callbacks.epoch_seed import EpochSeed
 from src.callbacks.offset_diagnostics import OffsetDiagnostics, deformable_blocks
-from src.callbacks.sigterm import KeepSigterm
+from src.callbacks.stop_signals import StopSignals
 from src.classifier import ImageClassifier
 from src.complexity import count_macs, count_parameters, on_meta
 from src.config import build, build_model
@@ -124,7 +124,7 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     best = ModelCheckpoint(folder, filename="best", monitor="val/acc1", mode="max", enable_version_counter=False)
     last = ModelCheckpoint(folder, filename=CHECKPOINT.stem, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[L.Callback] = [EpochSeed(cfg["seed"]), efficiency, LearningRateMonitor("step"), best, last]
-    callbacks += [KeepSigterm(), progress(PROGRESS[cfg["progress"]])]
+    callbacks += [StopSignals(), progress(PROGRESS[cfg["progress"]])]
     if diagnosed:
         callbacks.append(OffsetDiagnostics(every=cfg["trainer"]["log_every_n_steps"]))
     if recipe.ema_decay:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +182,35 @@ def test_options_of_the_recipe_run(tmp_path):
         "logger=csv",
     )
     assert np.isfinite(training.train(cfg)["test/loss"])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_python_drops_stops_the_run_all_the_same(tmp_path, monkeypatch, sent):
+    """A handler's exception is ignored where an object is being ended."""
+
+    class Ending:
+        def __del__(self):
+            os.kill(os.getpid(), sent)
+
+    steps, step = [], training.ImageClassifier.training_step
+
+    def watched(self, batch, batch_idx):
+        steps.append(batch_idx)
+        Ending()
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(training.ImageClassifier, "training_step", watched)
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            training.train(tiny(tmp_path, "logger=csv"))
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    assert steps == [0]
+    (record,) = find_records(tmp_path)
+    assert record["status"] == "interrupted"
 
 
 def test_a_deterministic_run_reads_by_gather(tmp_path, monkeypatch):
