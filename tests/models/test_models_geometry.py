@@ -1,5 +1,7 @@
 """A geometry that can't work is refused in one line that names the stage, the value and a way out."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -116,8 +118,31 @@ def test_a_negative_range_is_refused(factor):
 
 KINDS = [kind for kind in load_config()["attention"] if kind != "deformable"]
 SMALL = st.integers(1, 9)
-SIDES = st.integers(8, 80)
+SIDES = st.integers(8, 80)  # pixels
 HEADS = st.sampled_from([1, 2, 3, 4, 6])
+
+
+@st.composite
+def stage_records(draw):
+    """A stage of any geometry; five of six would be legal on a map that is large enough."""
+    record = {
+        "dim": draw(st.sampled_from([12, 24])),
+        "depth": 2,
+        "num_heads": draw(HEADS),
+        "attention": ["deformable", draw(st.sampled_from(KINDS))],
+        "window_size": draw(SMALL),
+        "neighborhood_size": draw(SMALL),
+        "offset_groups": draw(HEADS),
+        "stride": draw(st.integers(1, 4)),
+        "offset_kernel_size": draw(SMALL),
+        "reduction": draw(st.integers(1, 4)),
+    }
+    if draw(st.integers(0, 5)):
+        record["neighborhood_size"] |= 1
+        record["offset_groups"] = math.gcd(record["offset_groups"], record["num_heads"])
+        stride, kernel = record["stride"], record["offset_kernel_size"]
+        record["offset_kernel_size"] = draw(st.sampled_from([max(kernel | 1, stride | 1), stride]))
+    return record
 
 
 @st.composite
@@ -132,22 +157,8 @@ def networks(draw):
         "sampling": draw(st.sampled_from(["bilinear", "average_pool"])),
         "position_bias": draw(st.sampled_from(["relative", "fixed", "continuous", "none"])),
     }
-    stages = {
-        name: {
-            "dim": draw(st.sampled_from([12, 24])),
-            "depth": 2,
-            "num_heads": draw(HEADS),
-            "attention": ["deformable", draw(st.sampled_from(KINDS))],
-            "window_size": draw(SMALL),
-            "neighborhood_size": draw(SMALL),
-            "offset_groups": draw(HEADS),
-            "stride": draw(st.integers(1, 4)),
-            "offset_kernel_size": draw(SMALL),
-            "reduction": draw(st.integers(1, 4)),
-        }
-        for name in ("one", "two")
-    }
-    sizes = {"image_size": (draw(SIDES), draw(SIDES)), "patch_size": draw(st.sampled_from([2, 3, 4, 5]))}
+    stages = {name: draw(stage_records()) for name in ("one", "two")}
+    sizes = {"image_size": (draw(SIDES), draw(SIDES)), "patch_size": draw(st.sampled_from([2, 2, 2, 4, 4, 3]))}
     return values, stages, sizes, (draw(SIDES), draw(SIDES))
 
 
