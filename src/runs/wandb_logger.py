@@ -32,7 +32,8 @@ EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 255}
 
 STEP = "trainer/global_step"  # what Lightning logs beside every metric
 # The number in the runs table: W&B would take the last, which is neither the best nor what papers report.
-SUMMARIES = {"val/acc1": "max", "val/loss": "min", "train/loss": "min", "test/*": "last"}
+# Whole names only: of two patterns that both match, W&B takes now one and now the other.
+SUMMARIES = {"val/acc1": "max", "val/loss": "min", "train/loss": "min"}
 
 INIT_TIMEOUT = 30.0  # seconds until a missing network is taken for one
 FINISH_TIMEOUT = 300.0  # seconds for the last uploads; what is left stays on disk for `wandb sync`
