@@ -22,6 +22,7 @@ from src.config import CONF, build_model, load_config
 from src.models import upstream
 from src.models.geometry import GeometryError
 from src.models.weights import LoadReport, WeightsError, describe, few, require_file, sha256, write
+from src.runs.checkpoint_io import whole
 from src.runs.record import read_record
 
 USUAL_CLASSES = 1000  # of a backbone without a head, whose number doesn't matter
@@ -144,6 +145,8 @@ def export_run(folder: Path, *, out: Path) -> dict[str, Any]:
     path = folder / "checkpoints" / "best.ckpt"
     require_file(path)
     try:
+        if not whole(path):
+            raise ValueError
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         state: dict[str, Tensor] = saved["state_dict"]
     except Exception:  # torch raises what it likes

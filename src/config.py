@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from src.models.init import INITIALISATIONS
+from src.models.dat import DAT
+from src.models.init import INITIALISATIONS, draw, reset
 from src.models.weights import fill, pin
 from src.timm_configs import register
 
@@ -67,6 +68,9 @@ def _not_given(value: Any, at: str) -> Iterator[str]:
 def build_model(cfg: dict[str, Any]) -> nn.Module:
     """The network of a resolved config, with its first weights: drawn, or those of `model.weights`.
 
+    Each layer of ours draws by `seed` and its own name (`src/models/init.py`), whatever was drawn before. timm's
+    networks draw from torch's generator as timm does; only what the initialisation draws anew follows `seed` and names.
+
     Raises:
         GeometryError: it can't work; nothing has been built.
         WeightsError: the file of weights isn't there, or is of another model; also on the meta device.
@@ -76,7 +80,9 @@ def build_model(cfg: dict[str, Any]) -> nn.Module:
     if begin not in INITIALISATIONS:
         raise ValueError(f"recipe.initialisation is {begin!r}; it must be one of {', '.join(INITIALISATIONS)}")
     net = build({key: value for key, value in cfg["model"].items() if key not in ("name", "weights")})
-    INITIALISATIONS[begin](net)
+    if isinstance(net, DAT):  # timm's networks begin by rules that their layers don't know
+        draw(net, seed=cfg["seed"], rule=reset)
+    draw(net, seed=cfg["seed"], rule=INITIALISATIONS[begin])
     if cfg["model"].get("weights"):
         report = fill(net, cfg["model"])
         if not next(net.parameters()).is_meta:

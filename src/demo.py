@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from src.runs.progress import duration
+from src.runs.durations import duration
 from src.table import markdown, rows, write_csv
 
 STUDY = "demo"

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.classifier import ImageClassifier
+from src.commands import one_line_errors
 from src.config import build, build_model, resolve
 from src.data.base import ImageData
 from src.models.weights import WeightsError
@@ -26,8 +26,6 @@ from src.runs.process import rank
 from src.runs.progress import progress
 from src.runs.provenance import provenance
 from src.runs.record import plain, utc, write_json
-from src.runs.session import status_of
-from src.train import INTERRUPTED, USER_ERRORS, NoResult
 from src.training import PROGRESS, check
 
 log = logging.getLogger(__name__)
@@ -157,24 +155,14 @@ def lines(record: dict[str, Any]) -> list[str]:
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-def main(cfg: DictConfig) -> float | None:
+def main(cfg: DictConfig) -> float:
     """One job; returns the accuracy."""
     several = HydraConfig.get().mode is RunMode.MULTIRUN
-    try:
+    with one_line_errors(several=several, again="starts again"):
         plain = resolve(cfg)
         if several and (plain["trainer"]["devices"] != 1 or plain["trainer"]["strategy"] != "auto"):
             raise ValueError("several evaluations on several devices: start them one by one, without -m")
         return evaluate(plain)["metrics"]["test/acc1"]
-    except USER_ERRORS as error:
-        log.error("%s", error)
-        if several:
-            raise NoResult(str(error)) from error  # leaving the process would end the other jobs
-        sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as error:
-        if status_of(error) != "interrupted":
-            raise
-        log.error("interrupted; the same command starts again")
-        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 
+from src.pins import fingerprint_of, pinned
 from src.runs.identity import identity, run_folder
 from src.runs.record import read_record
 from src.runs.session import Terminated, sigterm_interrupts
@@ -23,6 +24,7 @@ def train_apart(cfg: dict[str, Any], overrides: list[str]) -> float:
     leaves a process group and an environment behind that the next job would take for its own, and kills the process
     when another rank dies.
     """
+    cfg = pinned(cfg, fingerprint_of(cfg["data"]))  # as the command will, to find its record
     command = [sys.executable, "-m", "src.train", *overrides]
     # In a session of its own, or Ctrl-C would reach it twice, once from the terminal.
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)

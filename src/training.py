@@ -2,30 +2,34 @@
 
 import logging
 from contextlib import ExitStack
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor
 
+from src.callbacks.divergence import Divergence
 from src.callbacks.efficiency import Efficiency, peak_memory_mb
 from src.callbacks.epoch_seed import EpochSeed
 from src.callbacks.offset_diagnostics import OffsetDiagnostics, deformable_blocks
+from src.callbacks.progress_file import ProgressFile
 from src.callbacks.stop_signals import StopSignals
 from src.classifier import ImageClassifier
 from src.complexity import count_macs, count_parameters, on_meta
 from src.config import build, build_model
-from src.data.base import ImageData
 from src.models.checkpointing import checkpoint_activations
 from src.models.weights import provenance_of
+from src.pins import fingerprint_of, pinned
 from src.ranks import end_other_ranks
 from src.recipe import Recipe
+from src.runs.checkpoint_io import WholeCheckpointIO, whole
+from src.runs.code import code_files
 from src.runs.console import log_to
-from src.runs.process import rank
+from src.runs.process import rank, seconds_since_start
 from src.runs.progress import progress
-from src.runs.session import CHECKPOINT, AlreadyFinished, Run, claim
+from src.runs.session import BEST, CHECKPOINT, AlreadyFinished, Run, claim
 from src.runs.wandb_logger import MODES, logged_to_wandb
 
 log = logging.getLogger(__name__)
@@ -54,15 +58,18 @@ def train(cfg: dict[str, Any]) -> dict[str, Any]:
         The metrics of the record.
 
     Raises:
-        GeometryError, DataError, ValueError: the config can't work; nothing has been computed.
+        GeometryError, DataError, ValueError: the config can't work, or is pinned to other data or code; nothing has
+            been computed.
         RunningElsewhere: another process is computing this run.
     """
     facts = check(cfg)
+    cfg = pinned(cfg, facts["data_fingerprint"])
+    startup = seconds_since_start()
     try:
         with ExitStack() as stack:
             run = stack.enter_context(claim(cfg, root=cfg["runs"], rerun=cfg["rerun"]))
             stack.enter_context(log_to(run.folder))
-            run.update(**facts)
+            run.update(**facts, code=code_files(cfg), startup_seconds=startup)
             log.info("%s seed %d: %s", cfg["name"], cfg["seed"], run.folder)
             loggers: list[Any] = [_csv_logger(run)]
             if cfg["logger"]["wandb"]:
@@ -97,12 +104,10 @@ def check(cfg: dict[str, Any]) -> dict[str, Any]:
     net = on_meta(lambda: build_model(cfg))
     if cfg["activation_checkpointing"]:
         checkpoint_activations(net)
-    data: ImageData = build(cfg["data"])
-    data.check()
     return {
         "params": count_parameters(net),
         "macs": count_macs(net, cfg["model"]["image_size"]),
-        "data_fingerprint": data.fingerprint(),
+        "data_fingerprint": fingerprint_of(cfg["data"]),
         "weights": provenance_of(net, cfg["model"]) if cfg["model"].get("weights") else None,
     }
 
@@ -121,10 +126,10 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     efficiency = Efficiency()
     # Two: with one, `last` is only written when `best` is.
     folder = run.folder / CHECKPOINT.parent
-    best = ModelCheckpoint(folder, filename="best", monitor="val/acc1", mode="max", enable_version_counter=False)
+    best = ModelCheckpoint(folder, filename=BEST.stem, monitor="val/acc1", mode="max", enable_version_counter=False)
     last = ModelCheckpoint(folder, filename=CHECKPOINT.stem, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[L.Callback] = [EpochSeed(cfg["seed"]), efficiency, LearningRateMonitor("step"), best, last]
-    callbacks += [StopSignals(), progress(PROGRESS[cfg["progress"]])]
+    callbacks += [StopSignals(), Divergence(), progress(PROGRESS[cfg["progress"]]), ProgressFile(run.folder)]
     if diagnosed:
         callbacks.append(OffsetDiagnostics(every=cfg["trainer"]["log_every_n_steps"]))
     if recipe.ema_decay:
@@ -135,6 +140,7 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
         accumulate_grad_batches=recipe.accumulate,
         gradient_clip_val=recipe.clip_norm or None,
         callbacks=callbacks,
+        plugins=[WholeCheckpointIO()],
         logger=loggers,
         default_root_dir=run.folder,
         num_sanity_val_steps=0,
@@ -143,7 +149,7 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     )
     try:
         trainer.fit(task, datamodule=data, ckpt_path=run.resume_from, weights_only=True)
-        best_epoch = _restore(task, best)
+        best_epoch, best_score = _restore(task, best)
         (results,) = trainer.test(task, datamodule=data, verbose=False)
     except BaseException:
         end_other_ranks(trainer)
@@ -154,7 +160,7 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
         task.save_predictions(run.folder / "predictions.npz")
     per_class = {key: tested.pop(key) for key in sorted(tested) if key.startswith("test/acc1_class/")}
     return {
-        "val/acc1": float(cast(Tensor, best.best_model_score)),
+        "val/acc1": best_score,
         "best_epoch": best_epoch,
         **tested,
         "test/acc1_per_class": list(per_class.values()),
@@ -164,14 +170,24 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     }
 
 
-def _restore(task: ImageClassifier, checkpoint: ModelCheckpoint) -> int:
-    """Puts back the weights that validation chose, and returns their epoch, counted from 0.
+def _restore(task: ImageClassifier, checkpoint: ModelCheckpoint) -> tuple[int, float]:
+    """Puts back the weights that validation chose, and returns their epoch, counted from 0, and their score.
 
     Where weights are averaged, those are the averaged ones; Lightning's own `ckpt_path` puts back the others.
+
+    Raises:
+        RuntimeError: the file was damaged since it was saved.
     """
-    saved = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True, mmap=True)
+    path = Path(checkpoint.best_model_path)
+    if not whole(path):
+        raise RuntimeError(
+            f"{path} is damaged, and with it the best epoch's weights; start the job again, it begins anew"
+        )
+    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     task.load_state_dict(saved["state_dict"])
-    return int(saved["epoch"])
+    # The file's own: a run that went on from an earlier checkpoint may not have reached that score again.
+    score = saved["callbacks"][checkpoint.state_key]["best_model_score"]
+    return int(saved["epoch"]), float(score)
 
 
 def _csv_logger(run: Run) -> CSVLogger:

@@ -6,7 +6,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from src.data.randomness import seed_from
+from src.randomness import seed_from
 
 
 class EpochSeed(L.Callback):

@@ -2,7 +2,6 @@
 
 base.py          `ImageData`: what the trainer may ask of any data set; `DataError`
 samplers.py      which process sees which item
-randomness.py    random numbers as a function of (seed, number)
 splits.py        fixed, stratified partitions
 scenes.py        cluttered scenes: plan and render
 digits.py        ... of real handwritten digits (the default; nothing to download)

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from src.data.base import DataError, ImageData, Split
-from src.data.randomness import generator_from
 from src.data.scenes import GRID, REFERENCE_CANVAS, ScenePlan, plan_scenes, render_layers
 from src.data.splits import stratified_split
+from src.randomness import generator_from
 
 SOURCE_SIZES: dict[Split, int] = {"train": 1197, "val": 300, "test": 300}  # of the 1797 digits
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from src.data.randomness import randomness_from
+from src.randomness import randomness_from
 
 Transform = Callable[[Image.Image], Tensor]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
-from src.data.randomness import generator_from
+from src.randomness import generator_from
 
 
 class EpochSampler(Sampler[int]):

@@ -21,7 +21,12 @@ class LearnedScale(nn.Module):
         super().__init__()
         if initial <= 0:
             raise ValueError(f"layer_scale.initial is {initial}; it must be above 0 (layer_scale=none for no factor)")
-        self.factor = nn.Parameter(torch.full((dim,), float(initial)))
+        self.initial = initial
+        self.factor = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.factor, self.initial)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.factor[:, None, None]

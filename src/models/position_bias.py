@@ -36,7 +36,10 @@ class RelativeBias(nn.Module):
         super().__init__()
         self.read = bilinear.kernel(kernel)
         height, width = map_size
-        self.bias_table = nn.Parameter(torch.zeros(num_heads, 2 * height - 1, 2 * width - 1))
+        self.bias_table = nn.Parameter(torch.empty(num_heads, 2 * height - 1, 2 * width - 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
         trunc_normal_(self.bias_table, std=0.01)
 
     def forward(self, points: Tensor, queries: Tensor) -> Tensor:
@@ -82,7 +85,10 @@ class FixedBias(nn.Module):
         super().__init__()
         self.map_size, self.key_map_size = map_size, key_map_size
         (height, width), (key_height, key_width) = map_size, key_map_size
-        self.bias_table = nn.Parameter(torch.zeros(num_heads, height * width, key_height * key_width))
+        self.bias_table = nn.Parameter(torch.empty(num_heads, height * width, key_height * key_width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
         trunc_normal_(self.bias_table, std=0.01)
 
     def forward(self, points: Tensor, queries: Tensor) -> Tensor:

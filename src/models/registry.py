@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
@@ -104,6 +105,7 @@ def build(
     caller = GlobalHydra.instance().hydra  # a Hydra session that load_config ends
     cfg = load_config(f"model={name}", "recipe.initialisation=published")
     GlobalHydra.instance().hydra = caller
+    cfg["seed"] = int(torch.randint(2**62, (), device="cpu"))  # first weights follow torch's generator, as timm's do
     cfg["model"] |= {"num_classes": num_classes, "in_channels": in_chans}
     if img_size is not None:
         side = img_size if isinstance(img_size, int) else tuple(img_size)

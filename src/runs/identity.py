@@ -51,7 +51,20 @@ def identity(cfg: Mapping[str, Any]) -> str:
             see what it stands for.
         TypeError: a value is not plain data.
     """
-    text = json.dumps(_canonical(cfg, ""), sort_keys=True, separators=(",", ":"))
+    return digest(canonical_text(cfg))
+
+
+def canonical_text(cfg: Mapping[str, Any]) -> str:
+    """What `identity` hashes: `cfg` without what can't change the result, the same for every order of its keys.
+
+    Raises:
+        ValueError, TypeError: as `identity`.
+    """
+    return json.dumps(_canonical(cfg, ""), sort_keys=True, separators=(",", ":"))
+
+
+def digest(text: str) -> str:
+    """The identity of a canonical text."""
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

@@ -49,6 +49,14 @@ def fate(owner: Mapping[str, Any], silence: float) -> str:
     return "interrupted" if owner.get("host") == here["host"] else "lost"
 
 
+def seconds_since_start() -> float | None:
+    """How long this process has lived, imports included; None where the system doesn't say."""
+    started, uptime = _started(os.getpid()), _read("/proc/uptime")
+    if started is None or uptime is None:
+        return None
+    return float(uptime.split()[0]) - int(started) / os.sysconf("SC_CLK_TCK")
+
+
 @functools.cache
 def _machine() -> dict[str, str | None]:
     host = f"{platform.node()} {_read('/etc/machine-id')}"

@@ -11,6 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
 
+from src.runs.durations import duration
+
 # Into log.txt, where `log_to` opened one, and nowhere else: the console gets the lines by print.
 log = logging.getLogger(__name__)
 log.propagate = False
@@ -42,16 +44,14 @@ class Bar(RichProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self.started, self.batches_before = time.monotonic(), _batches_done(trainer)
+        self.started, self.batches_before = time.monotonic(), batches_done(trainer)
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)  # the logger's, which says nothing
-        left = (
-            _seconds_left(trainer, time.monotonic() - self.started, self.batches_before) if trainer.training else None
-        )
+        left = seconds_left(trainer, time.monotonic() - self.started, self.batches_before) if trainer.training else None
         return metrics if left is None else {"time left": duration(left), **metrics}
 
 
@@ -87,7 +87,7 @@ class PlainProgress(ProgressBar):
         self.enabled = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started, self.batches_before = self.clock(), _batches_done(trainer)
+        self.started, self.batches_before = self.clock(), batches_done(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.epoch_started = self.line_written = self.clock()
@@ -132,7 +132,7 @@ class PlainProgress(ProgressBar):
         parts.append(pace)
 
         now = self.clock()
-        left = _seconds_left(trainer, now - self.started, self.batches_before)
+        left = seconds_left(trainer, now - self.started, self.batches_before)
         if left is not None:
             parts.append(f"time left {duration(left)}")
         line = "  ".join(parts)
@@ -141,26 +141,14 @@ class PlainProgress(ProgressBar):
         log.info(line)
 
 
-def duration(seconds: float) -> str:
-    """12 s, 2 min 30 s, 3 h 05 min, 2 d 4 h."""
-    minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    days, h = divmod(hours, 24)
-    if days:
-        return f"{days} d {h} h"
-    if hours:
-        return f"{h} h {m:02d} min"
-    return f"{m} min {s:02d} s" if minutes else f"{s} s"
-
-
-def _batches_done(trainer: pl.Trainer) -> int:
+def batches_done(trainer: pl.Trainer) -> int:
     """Since the run began, in whichever process."""
     return trainer.fit_loop.epoch_loop.total_batch_idx + 1
 
 
-def _seconds_left(trainer: pl.Trainer, elapsed: float, batches_before: int) -> float | None:
+def seconds_left(trainer: pl.Trainer, elapsed: float, batches_before: int) -> float | None:
     """At the mean pace of the `elapsed` seconds since `batches_before`; None where it can't be known."""
-    done, remaining = _batches_done(trainer) - batches_before, _batches_left(trainer)
+    done, remaining = batches_done(trainer) - batches_before, _batches_left(trainer)
     return remaining * elapsed / done if done and math.isfinite(remaining) else None
 
 
@@ -168,7 +156,7 @@ def _batches_left(trainer: pl.Trainer) -> float:
     """Infinite if neither epochs nor steps end the training."""
     per_epoch, left = trainer.num_training_batches, math.inf
     if trainer.max_epochs is not None and _bounded(trainer.max_epochs):
-        left = trainer.max_epochs * per_epoch - _batches_done(trainer)
+        left = trainer.max_epochs * per_epoch - batches_done(trainer)
     if _bounded(trainer.max_steps):
         # The last step of an epoch takes what is there, so a step is a little less than the nominal batches.
         per_step: float = trainer.accumulate_grad_batches

@@ -5,6 +5,7 @@ no environment variable, no address of a remote, of the host name only a hash.
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -15,6 +16,7 @@ from src.runs.process import this_process
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("torch", "torchvision", "lightning", "timm", "hydra-core", "wandb", "numpy")
+SNAPSHOT = "made_by.json"  # beside a copy of the code: the state of the checkout it was taken from
 _DIFF_LIMIT = 1_000_000  # characters; beyond it somebody tracks data, not code
 
 
@@ -24,8 +26,16 @@ def provenance(root: Path = _ROOT) -> dict[str, Any]:
     Args:
         root: the checkout; its untracked files are listed by name, below src/ and conf/ only.
     """
+    return {**code_state(root), "versions": _versions(), "hardware": hardware()}
+
+
+def code_state(root: Path) -> dict[str, Any]:
+    """`git` and `diff` of the checkout at `root`, or of the one that `root` is a copy of."""
+    if (root / SNAPSHOT).is_file():
+        state: dict[str, Any] = json.loads((root / SNAPSHOT).read_text())
+        return state
     git, diff = _git_state(root)
-    return {"git": git, "diff": diff, "versions": _versions(), "hardware": _hardware()}
+    return {"git": git, "diff": diff}
 
 
 def _git_state(root: Path) -> tuple[dict[str, Any], str]:
@@ -61,7 +71,8 @@ def _versions() -> dict[str, str | None]:
     return versions
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """The machine: its processor, cores, memory and GPUs; of its name only a hash."""
     threads, visible, cuda = None, None, None
     try:
         import torch

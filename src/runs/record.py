@@ -2,25 +2,36 @@
 
 Writers replace the file, so a reader sees the old record or the new one, and a full disk leaves the old
 one. The status on disk is what the run last said; `read_record` corrects it for runs that died silently.
+
+Disks damage files too. A checksum tells, and `record-copy.json`, the record as of the last attempt's begin or
+end, stands in. A finished run is never begun again in its folder, so a copy that says "finished" stays true.
 """
 
+import functools
+import hashlib
 import json
+import logging
 import math
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from src.runs.process import fate
 
-RECORD, HEARTBEAT = "record.json", "heartbeat"
+log = logging.getLogger(__name__)
+
+RECORD, COPY, HEARTBEAT, PROGRESS = "record.json", "record-copy.json", "heartbeat", "progress.json"
 OLD = "-old-"  # in the name of a folder that a rerun moved aside
 
 # "running" until one of the others; "lost" and "damaged" are only ever concluded by a reader.
-STATUSES = ("running", "finished", "failed", "interrupted", "lost", "damaged")
+STATUSES = ("running", "finished", "failed", "diverged", "interrupted", "lost", "damaged")
+
+ADDED = ("folder", "heartbeat", "recovered")  # what `read_record` adds to what is on disk
 
 
 class Record:
@@ -42,43 +53,94 @@ class Record:
             OSError: it could not be written; the record on disk is the one before.
         """
         self.data.update(fields)
-        write_json(self.path, self.data)
+        content = plain(self.data)
+        write_json(self.path, {**content, "checksum": _checksum(content)})
+
+    def copy(self) -> None:
+        """Writes `record-copy.json`; where that fails the record itself is still there, so it is only said."""
+        content = plain(self.data)
+        try:
+            write_json(self.path.with_name(COPY), {**content, "checksum": _checksum(content)})
+        except OSError as error:
+            log.warning("%s has no copy of this attempt (%s)", self.path, error)
 
 
 def read_record(folder: str | Path) -> dict[str, Any] | None:
     """The record in `folder` as it is true now, or None where there is none.
 
-    Adds `folder`, and `heartbeat`, the last sign of life (UTC). A file that is no record gives the status
-    "damaged" and an `error`; only an unreadable disk raises.
+    Adds `folder`, and `heartbeat`, the last sign of life (UTC). Where the file is damaged or gone, its copy is
+    read, and `recovered` is true. Without a whole copy either, the status is "damaged", and there is an `error`;
+    only an unreadable disk raises.
     """
     path = Path(folder) / RECORD
-    try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     seen = last_sign_of_life(path, path.with_name(HEARTBEAT))
+    silence = math.inf if seen is None else time.time() - seen
     extra = {"folder": str(folder), "heartbeat": None if seen is None else utc(seen)}
+    record, problem = _read(path, silence)
+    if record is not None:
+        return {**record, **extra}
+    copied, problem_of_copy = _read(path.with_name(COPY), silence)
+    if copied is not None:
+        _warn_once(f"{path} {problem or 'is gone'}; {COPY} is read instead")
+        return {**copied, **extra, "recovered": True}
+    if problem is None and problem_of_copy is None:
+        return None
+    message = f"{path.name} {problem or 'is gone'}; start the job again, checkpoints are kept"
+    return {**extra, "status": "damaged", "error": {"type": "Damaged", "message": message, "traceback": ""}}
+
+
+def _read(path: Path, silence: float) -> tuple[dict[str, Any] | None, str | None]:
+    """The whole record at `path`, its status as it is after `silence` seconds; or None, and what is wrong with it.
+
+    Nothing is wrong where there is no file.
+    """
     try:
-        record = json.loads(text)
+        record = json.loads(path.read_bytes())
+        said = record.pop("checksum", None)  # records of before there were checksums have none
+        if said is not None and said != _checksum(record):
+            raise ValueError("its checksum is that of another content")
         if record["status"] not in STATUSES:
             raise ValueError(f"unknown status {record['status']!r}")
         if record["status"] == "running":
-            silence = math.inf if seen is None else time.time() - seen
             record["status"] = fate(record["attempts"][-1], silence)
+    except (FileNotFoundError, NotADirectoryError):
+        return None, None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        message = f"{path.name} is not a whole record ({error}); start the job again, checkpoints are kept"
-        problem = {"type": "Damaged", "message": message, "traceback": ""}
-        return {**extra, "status": "damaged", "error": problem}
-    return {**record, **extra}
+        return None, f"is not a whole record ({error})"
+    return record, None
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of the values, however the file is laid out."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
+
+
+def read_progress(folder: str | Path) -> dict[str, Any] | None:
+    """What `src.callbacks.progress_file` last wrote about the run in `folder`; None if there is nothing whole."""
+    try:
+        progress = json.loads((Path(folder) / PROGRESS).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return progress if isinstance(progress, dict) else None
 
 
 def find_records(root: str | Path, *, old: bool = False) -> Iterator[dict[str, Any]]:
-    """Every record below `root`, in the order of the paths; `old` includes runs that a rerun replaced."""
+    """Every record below `root`, in the order of the paths, hidden folders left out.
+
+    Args:
+        old: also runs that a rerun replaced.
+    """
     for at, folders, files in os.walk(root):
-        folders.sort()
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         if not old:
             folders[:] = [folder for folder in folders if OLD not in folder]
-        if RECORD in files:
+        if RECORD in files or COPY in files:
             folders.clear()  # checkpoints and W&B files: nothing to find there
             record = read_record(at)
             if record is not None:
@@ -101,29 +163,56 @@ def utc(seconds: float | None = None) -> str:
     return (datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)).isoformat()
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Replaces `path` by `data` in one step.
+def write_json(path: Path, data: Any, *, durable: bool = True) -> None:
+    """Replaces `path` by `data` in one step; see `replacing`."""
+    write_atomically(path, json.dumps(plain(data), indent=1, allow_nan=False) + "\n", durable=durable)
+
+
+def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replaces `path` by `text` in one step; see `replacing`."""
+    with replacing(path, durable=durable) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True, keep: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path`, in one step, once the block is done.
+
+    Args:
+        path: in a folder that exists.
+        durable: whether to wait until it is on the disk, so that it outlasts a power cut.
+        keep: the name, in the same folder, that what was at `path` then has.
 
     Raises:
-        OSError: the disk is full or gone; `path` is untouched.
+        OSError: the disk is full or gone; `path` is untouched, as it is when the block raises.
     """
-    write_atomically(path, json.dumps(plain(data), indent=1, allow_nan=False) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces `path` by `text` in one step; see `write_json`."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut may leave the new name on an empty file
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut may leave the new name on an empty file
         # mkstemp makes files private; give what open() would have, so that colleagues can read the results.
         os.chmod(temporary, 0o666 & ~_umask())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that a power cut doesn't undo a renaming. Not every system and network disk can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def plain(value: Any) -> Any:

@@ -8,11 +8,11 @@ with claim(cfg, root="results") as run:
 
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
 import traceback
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -23,11 +23,14 @@ from src.runs import claims
 from src.runs.identity import identity, run_folder
 from src.runs.process import HEARTBEAT_EVERY, rank, this_process
 from src.runs.provenance import provenance
-from src.runs.record import HEARTBEAT, OLD, RECORD, Record, plain, read_record, utc, write_atomically
+from src.runs.record import ADDED, COPY, HEARTBEAT, OLD, RECORD, Record, plain, read_record, utc, write_atomically
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+PREVIOUS = CHECKPOINT.with_name("previous.ckpt")  # the one before it
+BEST = CHECKPOINT.with_name("best.ckpt")  # the weights that validation chose; a resumed run needs them at its end
+CONCLUSIONS = ("failed", "diverged", "interrupted", "lost")  # what can be said of an attempt that said nothing
 _SECRETS = ("api_key", "apikey", "password", "passwd", "secret", "access_token")
 _JOIN_WITHIN = 120.0  # seconds that the other ranks wait for rank zero's claim
 
@@ -48,6 +51,10 @@ class ClaimLost(RuntimeError):
     """This process was silent for so long that another one took the run over."""
 
 
+class Diverged(RuntimeError):
+    """The loss or the weights are not finite: what would be computed from here on means nothing."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM. A KeyboardInterrupt, so that whoever ends in order on Ctrl-C does so here too."""
 
@@ -58,7 +65,7 @@ class Run:
     Args:
         folder: where everything about it goes.
         record: its record, with this attempt begun.
-        resume_from: the last checkpoint of an earlier attempt that didn't finish.
+        resume_from: the last whole checkpoint of an earlier attempt that didn't finish.
         owned: the claim; None in the ranks above zero, which compute but write nothing down.
     """
 
@@ -98,14 +105,15 @@ class Run:
             ended=last["end"],
             attempts=[*attempts[:-1], last],
         )
+        self.record.copy()
 
 
 @contextmanager
 def claim(cfg: Mapping[str, Any], *, root: str | Path, rerun: bool = False) -> Iterator[Run]:
     """Owns the run of `cfg` while the block runs; the record says how it ended.
 
-    An exception gives "failed", Ctrl-C and SIGTERM "interrupted", both re-raised; `error.txt` has the
-    traceback. A killed process gives nothing, and readers notice. Ranks above zero join rank zero's run.
+    An exception gives "failed", `Diverged` "diverged", Ctrl-C and SIGTERM "interrupted", all re-raised; `error.txt`
+    has the traceback. A killed process gives nothing, and readers notice. Ranks above zero join rank zero's run.
 
     Args:
         cfg: the resolved config as plain data, with `study`, `name` and `seed`.
@@ -141,8 +149,53 @@ def claim(cfg: Mapping[str, Any], *, root: str | Path, rerun: bool = False) -> I
         owned.release()
 
 
+def conclude(folder: Path, status: str, error_type: str, message: str) -> bool:
+    """Closes the last attempt in `folder` for a process that has died without closing it.
+
+    It ends at its last sign of life. Whoever starts a new attempt meanwhile is told that the run is held, so
+    conclude first.
+
+    Returns:
+        Whether it was written: not if somebody is at the run, the attempt has ended itself, or there is no record.
+
+    Raises:
+        ValueError: `status` is no way for an attempt to die.
+        OSError: the disk is full or gone; the record is the one before.
+    """
+    if status not in CONCLUSIONS:
+        raise ValueError(f"status={status!r} cannot be concluded; choose one of {', '.join(CONCLUSIONS)}")
+    if read_record(folder) is None:
+        return False  # before `take` makes a folder for it
+    try:
+        owned = claims.take(folder)
+    except claims.Held:
+        return False
+    try:
+        record = read_record(folder)
+        if record is None or record["status"] == "damaged" or record["attempts"][-1]["end"] is not None:
+            return False
+        if record.get("recovered"):
+            _put_record_aside(folder, owned.token)
+        *before, last = _closed(record)
+        attempts = [*before, {**last, "status": status}]
+        concluded = Record(folder, {key: value for key, value in record.items() if key not in ADDED})
+        concluded.update(
+            status=status,
+            error={"type": error_type, "message": message, "traceback": ""},
+            ended=last["end"],
+            wall_seconds=sum(_seconds(attempt) for attempt in attempts),
+            attempts=attempts,
+        )
+        concluded.copy()
+        return True
+    finally:
+        owned.release()
+
+
 def status_of(error: BaseException) -> str:
-    """ "interrupted" if somebody or the scheduler stopped the run, else "failed"."""
+    """ "interrupted" if somebody or the scheduler stopped the run, "diverged" if it did, else "failed"."""
+    if isinstance(error, Diverged):
+        return "diverged"
     cause: BaseException | None = error
     while cause is not None:
         # Lightning turns Ctrl-C into sys.exit(1), and SIGTERM between batches into a SystemExit of its own.
@@ -160,6 +213,8 @@ def _own(folder: Path, rerun: bool) -> tuple[claims.Claim, dict[str, Any] | None
     while True:
         earlier = read_record(folder)
         if earlier and earlier["status"] == "finished" and not rerun:
+            if earlier.get("recovered"):
+                _repair(folder)
             raise AlreadyFinished(earlier)
         try:
             owned = claims.take(folder)
@@ -176,14 +231,44 @@ def _own(folder: Path, rerun: bool) -> tuple[claims.Claim, dict[str, Any] | None
             if not (earlier and rerun):
                 return owned, earlier
             # Only its owner moves a run, so two reruns at once cannot move each other's fresh folder.
-            aside = folder.with_name(f"{folder.name}{OLD}{utc()[:26].replace(':', '').replace('-', '')}")
-            folder.rename(aside)
+            aside = set_aside(folder, owned)
         except BaseException:
             owned.release()
             raise
-        owned.moved_to(aside).release()
+        aside.release()
         rerun = False
-        log.info("rerun: the earlier run is kept in %s", aside)
+
+
+def set_aside(folder: Path, owned: claims.Claim) -> claims.Claim:
+    """Moves a run out of the way, for its owner only; the claim on it where it is now."""
+    aside = folder.with_name(f"{folder.name}{OLD}{utc()[:26].replace(':', '').replace('-', '')}")
+    folder.rename(aside)
+    log.info("the earlier run is kept in %s", aside)
+    return owned.moved_to(aside)
+
+
+def _repair(folder: Path) -> None:
+    """Puts a finished run's copy in place of its damaged record. Whoever comes next may do it as well as this one."""
+    try:
+        owned = claims.take(folder)
+    except (claims.Held, OSError) as problem:
+        log.warning("%s is left as it is (%s)", folder / RECORD, problem)
+        return
+    try:
+        if (read_record(folder) or {}).get("recovered"):
+            _put_record_aside(folder, owned.token)
+            write_atomically(folder / RECORD, (folder / COPY).read_text(encoding="utf-8"))
+            log.info("%s is repaired from %s", folder / RECORD, COPY)
+    except OSError as problem:
+        log.warning("%s is left as it is (%s)", folder / RECORD, problem)
+    finally:
+        owned.release()
+
+
+def _put_record_aside(folder: Path, token: str) -> None:
+    # Copied: were it moved, and this process killed, the run would look as if it had never been begun.
+    with suppress(FileNotFoundError):
+        shutil.copyfile(folder / RECORD, folder / f"record-damaged-{token}.json")
 
 
 def _begin(
@@ -194,10 +279,10 @@ def _begin(
     earlier: dict[str, Any] | None,
 ) -> Run:
     damaged = earlier is not None and earlier["status"] == "damaged"
-    if damaged:
-        (folder / RECORD).rename(folder / f"record-damaged-{owned.token}.json")
+    if earlier is not None and (damaged or earlier.get("recovered")):
+        _put_record_aside(folder, owned.token)
     attempts = [] if earlier is None or damaged else _closed(earlier)
-    resume_from = None if earlier is None else _checkpoint(folder)
+    resume_from = None if earlier is None else _checkpoint(folder, owned.token)
 
     made_by = provenance()
     number = len(attempts) + 1
@@ -237,9 +322,10 @@ def _begin(
     }
     # What an earlier attempt found out, such as its W&B id, stays.
     found = dict.fromkeys(("data_fingerprint", "params", "macs")) | ({} if damaged else earlier or {})
-    fields |= {key: value for key, value in found.items() if key not in (*fields, "folder", "heartbeat")}
+    fields |= {key: value for key, value in found.items() if key not in (*fields, *ADDED)}
     run = Run(folder, Record(folder, fields), resume_from, owned)
     run.update()
+    run.record.copy()
     return run
 
 
@@ -258,13 +344,38 @@ def _seconds(attempt: Mapping[str, Any]) -> float:
     return max(0.0, seconds.total_seconds())
 
 
-def _checkpoint(folder: Path) -> Path | None:
-    path = folder / CHECKPOINT
-    if path.is_dir() or zipfile.is_zipfile(path):  # sharded checkpoints are folders, all others zip files
-        return path
-    if path.exists():
-        log.warning("%s is not a whole checkpoint; the run starts from the beginning", path)
+def _checkpoint(folder: Path, token: str) -> Path | None:
+    """The last whole checkpoint to go on from, or None to begin anew; what is damaged is put aside, not deleted."""
+    from src.runs.checkpoint_io import whole  # torch takes seconds to import, which only a resumed run needs
+
+    for unfinished in (folder / CHECKPOINT).parent.glob(".*.ckpt.*"):  # of a process killed while it saved
+        unfinished.unlink(missing_ok=True)
+
+    # The weights that validation chose lie nowhere else. Last, or a run cut off here would go on without them.
+    if (folder / BEST).exists() and not whole(folder / BEST):
+        for path in (folder / CHECKPOINT, folder / PREVIOUS):
+            if path.exists():
+                path.rename(path.with_name(f"unused-{token}-{path.name}"))
+        aside = _put_damaged_aside(folder / BEST, token)
+        log.warning("%s is damaged, kept as %s; no other file has its weights, so the run begins anew", BEST, aside)
+        return None
+
+    for path, other in ((folder / CHECKPOINT, PREVIOUS), (folder / PREVIOUS, None)):
+        if not path.exists():
+            continue
+        if whole(path):
+            log.info("goes on from %s", path)
+            return path
+        aside = _put_damaged_aside(path, token)
+        then = f"{other} is tried instead" if other and (folder / other).exists() else "the run begins anew"
+        log.warning("%s is not a whole checkpoint, kept as %s; %s", path, aside, then)
     return None
+
+
+def _put_damaged_aside(path: Path, token: str) -> str:
+    aside = path.with_name(f"damaged-{token}-{path.name}")
+    path.rename(aside)
+    return aside.name
 
 
 def _refuse_secrets(value: Any, where: str) -> None:

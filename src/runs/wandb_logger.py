@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # What W&B's own hooks report: 255 for Ctrl-C (the shell's 130 would be one more code to know). Only 0 shows
 # as finished; the record tells a failed run from an interrupted one.
-EXIT_CODES = {"finished": 0, "failed": 1, "interrupted": 255}
+EXIT_CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 255}
 
 STEP = "trainer/global_step"  # what Lightning logs beside every metric
 # The number in the runs table: W&B would take the last, which is neither the best nor what papers report.

@@ -10,7 +10,7 @@ import torch
 
 from src.runs import record as record_module
 from src.runs.process import LOST_AFTER, fate, this_process
-from src.runs.record import Record, find_records, read_record, write_json
+from src.runs.record import Record, find_records, read_progress, read_record, replacing, write_json
 
 ATTEMPT = {"start": "2026-01-01T00:00:00+00:00", "end": None, "status": "running"}
 
@@ -55,6 +55,84 @@ def test_a_damaged_record_is_a_status(tmp_path, content):
     (tmp_path / "record.json").write_text(content)
     read = read_record(tmp_path)
     assert read["status"] == "damaged" and "not a whole record" in read["error"]["message"]
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path):
+    """Or the values are the same, as when one blank becomes another."""
+    Record(tmp_path, {"seed": 0, "note": "é"}).update(status="finished", metrics={"test/acc1": 0.5, "epochs": 12})
+    path, whole = tmp_path / "record.json", read_record(tmp_path)
+    content, unnoticed = path.read_bytes(), 0
+    for position in range(len(content)):
+        for bit in (1, 2, 4, 16):
+            path.write_bytes(content[:position] + bytes([content[position] ^ bit]) + content[position + 1 :])
+            read = read_record(tmp_path)
+            if read["status"] != "damaged":
+                unnoticed += 1
+                # A checksum under another name is that of a record of before there were checksums.
+                assert {key: read[key] for key in whole if key != "heartbeat"} == {
+                    key: value for key, value in whole.items() if key != "heartbeat"
+                }
+    assert unnoticed < len(content) / 4
+
+
+def test_a_record_from_before_there_were_checksums_is_read(tmp_path):
+    write_json(tmp_path / "record.json", {"status": "finished", "metrics": {"test/acc1": 0.5}})
+    assert read_record(tmp_path)["metrics"] == {"test/acc1": 0.5}
+
+
+def test_the_checksum_holds_for_what_json_cannot_say(tmp_path):
+    Record(tmp_path, {}).update(status="finished", a=torch.tensor(0.1), b=math.nan, c=(1, 1e300), d={1: "é"})
+    assert read_record(tmp_path)["status"] == "finished"
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, None])
+def test_the_copy_stands_in(tmp_path, content, caplog):
+    record = Record(tmp_path, {"attempts": [{**ATTEMPT, "end": "then"}]})
+    record.update(status="finished", metrics={"test/acc1": 0.5})
+    record.copy()
+    assert "recovered" not in read_record(tmp_path)
+    if content is None:
+        record.path.unlink()
+    else:
+        record.path.write_text(content)
+    for _ in range(2):
+        read = read_record(tmp_path)
+        assert read["status"] == "finished" and read["metrics"] == {"test/acc1": 0.5} and read["recovered"] is True
+    assert caplog.text.count("record-copy.json is read instead") == 1
+    assert [r["folder"] for r in find_records(tmp_path)] == [str(tmp_path)]
+    (tmp_path / "record-copy.json").write_text(content or "{")
+    assert read_record(tmp_path)["status"] == "damaged"
+
+
+def test_a_copy_of_a_running_attempt_is_corrected_too(tmp_path):
+    record = Record(tmp_path, {"attempts": [{**ATTEMPT, **this_process(), "started": "1"}]})
+    record.update(status="running")
+    record.copy()
+    record.path.write_text("")
+    assert read_record(tmp_path)["status"] == "interrupted"
+
+
+def test_replacing_keeps_what_was_there(tmp_path):
+    path, kept = tmp_path / "new", tmp_path / "old"
+    for content in (b"1", b"2", b"3"):
+        with replacing(path, keep=kept) as file:
+            file.write(content)
+            file.flush()
+            assert path.exists() == (content != b"1"), "until the block is done"
+    assert path.read_bytes() == b"3" and kept.read_bytes() == b"2"
+    with pytest.raises(ValueError), replacing(path, keep=kept) as file:
+        file.write(b"4")
+        raise ValueError
+    assert path.read_bytes() == b"3" and kept.read_bytes() == b"2" and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "\udc80"])
+def test_no_whole_progress_is_none(tmp_path, content):
+    if content is not None:
+        (tmp_path / "progress.json").write_bytes(content.encode(errors="surrogateescape"))
+    assert read_progress(tmp_path) is None
+    write_json(tmp_path / "progress.json", {"epoch": 1}, durable=False)
+    assert read_progress(tmp_path) == {"epoch": 1}
 
 
 @pytest.mark.parametrize("broken", ["os.replace", "os.fsync"])

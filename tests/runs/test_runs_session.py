@@ -6,11 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from src.runs import claims
 from src.runs import record as record_module
@@ -18,7 +18,16 @@ from src.runs.claims import Held, take
 from src.runs.identity import identity, run_folder
 from src.runs.process import LOST_AFTER
 from src.runs.record import find_records, read_record
-from src.runs.session import AlreadyFinished, ClaimLost, RunningElsewhere, Terminated, claim, status_of
+from src.runs.session import (
+    AlreadyFinished,
+    ClaimLost,
+    Diverged,
+    RunningElsewhere,
+    Terminated,
+    claim,
+    conclude,
+    status_of,
+)
 
 ROOT = Path(__file__).parents[2]
 CFG = {"study": "s", "name": "v", "seed": 0, "lr": 0.1}
@@ -70,10 +79,32 @@ def start_and_wait(root, what):
     return job
 
 
-def checkpoint(folder):
+def checkpoint(folder, name="last.ckpt", value=0.0):
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(folder / "checkpoints" / "last.ckpt", "w") as file:
-        file.writestr("weights", "0")
+    torch.save({"weights": torch.full((100,), value)}, folder / "checkpoints" / name)
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def fail(root, *checkpoints, damaged=()):
+    """A run that failed with these checkpoints, some of them damaged since."""
+    with pytest.raises(ValueError), claim(CFG, root=root) as run:
+        for number, name in enumerate(checkpoints):
+            checkpoint(run.folder, name, float(number))
+        raise ValueError("the cause")
+    for name in damaged:
+        damage(run.folder / "checkpoints" / name)
+    return run.folder
+
+
+def finish(root):
+    with claim(CFG, root=root) as run:
+        run.finish({"test/acc1": 0.5})
+    return run.folder
 
 
 # ------------------------------------------------------------------------------- how a run can end
@@ -176,7 +207,11 @@ def test_status_of():
         except KeyboardInterrupt:
             raise OSError from None
 
-    for act, status in ((from_ctrl_c, "interrupted"), (from_a_failure, "failed"), (sys.exit, "failed")):
+    def from_divergence():
+        raise Diverged("the loss is not finite")
+
+    acts = {from_ctrl_c: "interrupted", from_a_failure: "failed", sys.exit: "failed", from_divergence: "diverged"}
+    for act, status in acts.items():
         with pytest.raises(BaseException) as caught:
             act()
         assert status_of(caught.value) == status
@@ -474,6 +509,7 @@ def test_a_damaged_record_is_put_aside_and_the_checkpoint_used(tmp_path):
         checkpoint(run.folder)
         raise ValueError
     (run.folder / "record.json").write_text('{"status": "fin')
+    (run.folder / "record-copy.json").unlink()
     with claim(CFG, root=tmp_path) as again:
         assert again.resume_from is not None
         again.finish({})
@@ -482,15 +518,191 @@ def test_a_damaged_record_is_put_aside_and_the_checkpoint_used(tmp_path):
     assert aside.read_text() == '{"status": "fin'
 
 
-def test_a_damaged_checkpoint_is_not_resumed(tmp_path, caplog):
-    with pytest.raises(ValueError), claim(CFG, root=tmp_path) as run:
-        checkpoint(run.folder)
-        raise ValueError
-    whole = (run.folder / "checkpoints" / "last.ckpt").read_bytes()
-    (run.folder / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+@pytest.mark.parametrize(
+    ("there", "damaged", "resumed", "aside"),
+    [
+        (["last.ckpt"], ["last.ckpt"], None, ["damaged-*-last.ckpt"]),
+        (["last.ckpt", "previous.ckpt"], [], "last.ckpt", []),
+        (["last.ckpt", "previous.ckpt"], ["last.ckpt"], "previous.ckpt", ["damaged-*-last.ckpt"]),
+        (["previous.ckpt"], [], "previous.ckpt", []),  # killed between two renamings
+        (
+            ["last.ckpt", "previous.ckpt"],
+            ["last.ckpt", "previous.ckpt"],
+            None,
+            ["damaged-*-last.ckpt", "damaged-*-previous.ckpt"],
+        ),
+        (["best.ckpt", "last.ckpt"], [], "last.ckpt", []),
+        (
+            ["best.ckpt", "last.ckpt", "previous.ckpt"],
+            ["best.ckpt"],
+            None,
+            ["damaged-*-best.ckpt", "unused-*-last.ckpt", "unused-*-previous.ckpt"],
+        ),
+    ],
+)
+def test_only_whole_checkpoints_are_resumed(tmp_path, caplog, there, damaged, resumed, aside):
+    folder = fail(tmp_path, *there, damaged=damaged)
+    before = {name: (folder / "checkpoints" / name).read_bytes() for name in there}
     with claim(CFG, root=tmp_path) as again:
-        assert again.resume_from is None and "not a whole checkpoint" in caplog.text
+        assert again.resume_from == (resumed and folder / "checkpoints" / resumed)
         again.finish({})
+    assert read_record(folder)["attempts"][-1]["resume_from"] == (resumed and f"checkpoints/{resumed}")
+    left = set((folder / "checkpoints").iterdir())
+    found = {pattern: list((folder / "checkpoints").glob(pattern)) for pattern in aside}
+    for pattern, paths in found.items():
+        assert [path.read_bytes() for path in paths] == [before[pattern.rpartition("-")[2]]], "kept as it was"
+    others = left - {path for paths in found.values() for path in paths}
+    assert {path.name for path in others} == {name for name in there if not any(p.endswith(name) for p in aside)}
+    assert [f"{name} is " in caplog.text for name in damaged] == [True] * len(damaged)
+    assert ("begins anew" in caplog.text) == (resumed is None)
+
+
+def test_after_a_damaged_best_checkpoint_nothing_old_is_resumed_ever(tmp_path):
+    """Not by an attempt after the one that began anew, either."""
+    folder = fail(tmp_path, "best.ckpt", "last.ckpt", damaged=["best.ckpt"])
+    fail(tmp_path)
+    with claim(CFG, root=tmp_path) as again:
+        assert again.resume_from is None
+        again.finish({})
+    assert [attempt["resume_from"] for attempt in read_record(folder)["attempts"]] == [None] * 3
+
+
+def test_what_a_killed_process_was_saving_is_removed(tmp_path):
+    folder = fail(tmp_path, "last.ckpt")
+    (folder / "checkpoints" / ".last.ckpt.abcd1234").write_bytes(b"PK")
+    with claim(CFG, root=tmp_path) as again:
+        assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
+        again.finish({})
+
+
+# ------------------------------------------------------------------------------- a damaged record
+
+
+def test_a_finished_run_outlives_its_record(tmp_path):
+    folder = finish(tmp_path)
+    whole = (folder / "record.json").read_bytes()
+    damaged = whole.replace(b'"test/acc1": 0.5', b'"test/acc1": 0.7')
+    (folder / "record.json").write_bytes(damaged)
+    assert read_record(folder)["recovered"] and (folder / "record.json").read_bytes() == damaged, "readers don't write"
+    with pytest.raises(AlreadyFinished) as refusal, claim(CFG, root=tmp_path):
+        pass
+    assert refusal.value.record["metrics"] == {"test/acc1": 0.5}
+    assert (folder / "record.json").read_bytes() == whole and "recovered" not in read_record(folder)
+    [aside] = folder.glob("record-damaged-*.json")
+    assert aside.read_bytes() == damaged
+    with pytest.raises(AlreadyFinished), claim(CFG, root=tmp_path):  # the claim was given back
+        pass
+    with claim(CFG, root=tmp_path, rerun=True) as run:
+        run.finish({})
+
+
+def test_a_finished_run_is_finished_where_its_record_cannot_be_repaired(tmp_path, monkeypatch):
+    folder = finish(tmp_path)
+    (folder / "record.json").write_text("")
+    full_disk(monkeypatch)
+    with pytest.raises(AlreadyFinished), claim(CFG, root=tmp_path):
+        pass
+    monkeypatch.undo()
+    assert (folder / "record.json").read_text() == ""
+
+
+def test_an_unfinished_run_goes_on_from_the_copy_of_its_record(tmp_path):
+    folder = fail(tmp_path, "last.ckpt")
+    (folder / "record.json").write_text('{"status": "finished"')
+    assert read_record(folder)["status"] == "failed"
+    with claim(CFG, root=tmp_path) as again:
+        assert again.resume_from is not None
+        (folder / "record.json").write_text("")  # the copy is not that of the first attempt any more
+        assert read_record(folder)["status"] == "running" and len(read_record(folder)["attempts"]) == 2
+        again.finish({})
+    record = read_record(folder)
+    assert [attempt["status"] for attempt in record["attempts"]] == ["failed", "finished"]
+    assert "recovered" not in record and "checksum" not in record
+    assert [aside.read_text() for aside in folder.glob("record-damaged-*.json")] == ['{"status": "finished"']
+
+
+def test_a_killed_run_with_a_damaged_record_is_interrupted(tmp_path):
+    job = start_and_wait(tmp_path, "sleep")
+    folder = folder_of(tmp_path)
+    (folder / "record.json").write_text("")
+    assert read_record(folder)["status"] == "running"
+    job.kill()
+    job.wait()
+    assert read_record(folder)["status"] == "interrupted"
+
+
+def test_a_disk_without_room_for_the_copy_fails_no_run(tmp_path, monkeypatch, caplog):
+    def full(path, *args, **kwargs):
+        if path.name == "record-copy.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, *args, **kwargs)
+
+    write_json = record_module.write_json
+    monkeypatch.setattr(record_module, "write_json", full)
+    folder = finish(tmp_path)
+    assert read_record(folder)["status"] == "finished" and "has no copy" in caplog.text
+
+
+# ------------------------------------------------------------------------------- said for the dead
+
+
+def kill(job, folder):
+    job.kill()
+    job.wait()
+    assert read_record(folder)["status"] == "interrupted"
+
+
+def test_a_supervisor_concludes_what_became_of_a_killed_process(tmp_path):
+    job, folder = start_and_wait(tmp_path, "sleep"), folder_of(tmp_path)
+    assert not conclude(folder, "failed", "OutOfMemory", "killed"), "it lives"
+    assert read_record(folder)["status"] == "running"
+    kill(job, folder)
+    os.utime(folder / "heartbeat", (time.time() + 100,) * 2)
+    assert conclude(folder, "failed", "OutOfMemory", "the kernel killed it")
+
+    record = read_record(folder)
+    assert record["status"] == record["attempts"][0]["status"] == "failed"
+    assert record["error"] == {"type": "OutOfMemory", "message": "the kernel killed it", "traceback": ""}
+    assert record["ended"] == record["attempts"][0]["end"] and 95 < record["wall_seconds"] < 130
+    written = json.loads((folder / "record.json").read_text())
+    assert "folder" not in written and "heartbeat" not in written
+    assert json.loads((folder / "record-copy.json").read_text()) == written
+
+    assert not conclude(folder, "lost", "Other", "said once already")
+    assert read_record(folder)["error"]["type"] == "OutOfMemory"
+    with claim(CFG, root=tmp_path) as run:
+        run.finish({})
+    assert [attempt["status"] for attempt in read_record(folder)["attempts"]] == ["failed", "finished"]
+
+
+def test_a_concluded_run_whose_record_was_damaged_is_whole_again(tmp_path):
+    job, folder = start_and_wait(tmp_path, "sleep"), folder_of(tmp_path)
+    kill(job, folder)
+    (folder / "record.json").write_text("")
+    assert conclude(folder, "failed", "OutOfMemory", "killed")
+    assert read_record(folder)["status"] == "failed" and "recovered" not in read_record(folder)
+    assert len(list(folder.glob("record-damaged-*.json"))) == 1
+
+
+@pytest.mark.parametrize("ending", [finish, fail])
+def test_an_attempt_that_ended_itself_is_never_rewritten(tmp_path, ending):
+    folder = ending(tmp_path)
+    before = (folder / "record.json").read_bytes()
+    assert not conclude(folder, "lost", "Silent", "gone")
+    assert (folder / "record.json").read_bytes() == before
+
+
+def test_where_there_is_no_run_there_is_nothing_to_conclude(tmp_path):
+    assert not conclude(tmp_path / "nowhere", "failed", "Odd", "gone")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nobody_concludes_a_success(tmp_path):
+    with pytest.raises(ValueError, match="status='finished' cannot be concluded; choose one of failed"):
+        conclude(tmp_path, "finished", "", "")
+
+
+# ------------------------------------------------------------------------------- what else is kept
 
 
 def test_what_an_attempt_found_out_stays_but_its_result_does_not(tmp_path):

@@ -57,6 +57,7 @@ def finished(tmp_path_factory):
 
 def test_the_record_holds_what_a_table_needs(finished):
     cfg, record = finished
+    assert record["config"].pop("pinned")["data"] == record["data_fingerprint"]
     assert record["config"] == cfg
     assert record["params"] > 0 and record["macs"] > 0 and record["wall_seconds"] > 0
     assert record["data_fingerprint"] and record["versions"]["torch"] and record["hardware"]

@@ -25,9 +25,7 @@ class DeformableConvolution(nn.Module):
     def __init__(self, dim: int, *, groups: int):
         super().__init__()
         self.to_v = nn.Conv2d(dim, dim, 1)
-        self.to_points = nn.Conv2d(dim, 3 * POINTS, 3, padding=1)
-        for parameter in self.to_points.parameters():
-            nn.init.zeros_(parameter)  # as published: it begins as a plain convolution
+        self.to_points = _ToPoints(dim, 3 * POINTS, 3, padding=1)
         self.kernel = nn.Conv2d(dim, dim, 3, padding=1, groups=groups)
         self.proj = nn.Conv2d(dim, dim, 1)
 
@@ -44,6 +42,14 @@ class DeformableConvolution(nn.Module):
             mask=2 * loudness.sigmoid(),
         )
         return self.proj(read.to(x.dtype))
+
+
+class _ToPoints(nn.Conv2d):
+    """Begins with zeros, as published: nothing moves, and the whole is a plain convolution."""
+
+    def reset_parameters(self) -> None:
+        for parameter in self.parameters(recurse=False):
+            nn.init.zeros_(parameter)
 
 
 @dataclass(frozen=True)

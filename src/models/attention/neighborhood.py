@@ -42,10 +42,13 @@ class NeighborhoodAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, *, neighborhood_size: int):
         super().__init__()
         self.dim, self.num_heads, self.neighborhood_size = dim, num_heads, neighborhood_size
-        self.bias_table = nn.Parameter(torch.zeros(num_heads, 2 * neighborhood_size - 1, 2 * neighborhood_size - 1))
-        trunc_normal_(self.bias_table, std=0.02)
+        self.bias_table = nn.Parameter(torch.empty(num_heads, 2 * neighborhood_size - 1, 2 * neighborhood_size - 1))
+        self.reset_parameters()
         self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)
+
+    def reset_parameters(self) -> None:
+        trunc_normal_(self.bias_table, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         to_heads = "b (three heads d) h w -> three b heads h w d"

@@ -25,10 +25,13 @@ class GlobalAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, *, map_size: tuple[int, int]):
         super().__init__()
         self.num_heads = num_heads
-        self.bias_table = nn.Parameter(torch.zeros(num_heads, *(2 * n - 1 for n in map_size)))
-        trunc_normal_(self.bias_table, std=0.01)
+        self.bias_table = nn.Parameter(torch.empty(num_heads, *(2 * n - 1 for n in map_size)))
+        self.reset_parameters()
         self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)
+
+    def reset_parameters(self) -> None:
+        trunc_normal_(self.bias_table, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         to_heads = "b (three heads d) h w -> three b heads (h w) d"

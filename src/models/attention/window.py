@@ -27,11 +27,14 @@ class WindowAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, *, window_size: int):
         super().__init__()
         self.num_heads, self.window_size = num_heads, window_size
-        self.bias_table = nn.Parameter(torch.zeros(num_heads, 2 * window_size - 1, 2 * window_size - 1))
-        trunc_normal_(self.bias_table, std=0.01)
+        self.bias_table = nn.Parameter(torch.empty(num_heads, 2 * window_size - 1, 2 * window_size - 1))
+        self.reset_parameters()
         self.register_buffer("displacement", _displacements(window_size), persistent=False)
         self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)
+
+    def reset_parameters(self) -> None:
+        trunc_normal_(self.bias_table, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.within_windows(x, shifts=(0, 0))

@@ -1,7 +1,8 @@
 """Random numbers as a pure function of their keys.
 
-An item's augmentation depends on the run's seed and the item's number and on nothing that happened before:
-two variants of one seed see the same images, and neither resuming nor the number of workers changes them.
+An item's augmentation depends on the run's seed and the item's number, a layer's first weights on the seed and the
+layer's name, and both on nothing that happened before: two variants of one seed see the same images and begin with the
+same weights, and neither resuming nor the number of workers changes them.
 """
 
 import hashlib

@@ -1,0 +1,64 @@
+"""How a command ends: what its user can put right is said in one line, and the exit code tells why nothing came out."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import CompactHydraException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from src.data.base import DataError
+from src.models.geometry import GeometryError
+from src.ranks import JobFailed
+from src.runs.exit_codes import DIVERGED, ELSEWHERE, INTERRUPTED, REFUSED
+from src.runs.session import Diverged, RunningElsewhere, status_of
+
+log = logging.getLogger(__name__)
+
+USER_ERRORS = (GeometryError, DataError, JobFailed, MisconfigurationException, ValueError)
+ENDINGS = (*USER_ERRORS, RunningElsewhere, Diverged)
+
+
+class NoResult(CompactHydraException):
+    """A job of a multirun has failed. Hydra goes on with the others, then prints this without a traceback."""
+
+
+@contextmanager
+def one_line_errors(*, several: bool, again: str) -> Iterator[None]:
+    """Ends the process with a line and an exit code where a traceback would not help.
+
+    Args:
+        several: the command is one job among others in this process, which must go on.
+        again: what the same command does after an interruption.
+
+    Raises:
+        NoResult: `several`, and there is none.
+    """
+    try:
+        yield
+    except ENDINGS as error:
+        log.error("%s", error)
+        if several:
+            raise NoResult(str(error)) from error  # leaving the process would end the other jobs
+        sys.exit(exit_code(error))
+    except Exception as error:
+        if several:  # now: Hydra prints the first one only, after the last job
+            log.error("%s: %s", type(error).__name__, error)
+        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        if status_of(error) != "interrupted":
+            raise
+        log.error("interrupted; the same command %s", again)
+        sys.exit(INTERRUPTED)
+
+
+def exit_code(error: BaseException) -> int:
+    """Of a process that ends with `error`."""
+    if isinstance(error, RunningElsewhere):
+        return ELSEWHERE
+    if isinstance(error, Diverged):
+        return DIVERGED
+    if isinstance(error, USER_ERRORS):
+        return REFUSED
+    return INTERRUPTED if status_of(error) == "interrupted" else 1

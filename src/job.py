@@ -1,0 +1,64 @@
+"""One job of a frozen study, in a process of its own: `python -m src.job runs/<study>/.tables/<key>.json <row> <seed>`.
+
+Started by a study's engine; `python -m src.study` is what people use.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from src.commands import USER_ERRORS, one_line_errors
+from src.runs.identity import identity
+from src.runs.session import AlreadyFinished, RunningElsewhere, claim
+from src.studies.definition import StudyError
+from src.studies.supervise import PARENT
+from src.studies.table import read_table
+from src.training import train
+
+ORPHANED_AFTER = 60.0  # seconds that an orphan has for ending in order
+
+
+def main(path: str, name: str, seed: str) -> None:
+    """Trains; the exit code is that of `src.train`."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    end_with_parent()
+    with one_line_errors(several=False, again="goes on from the last checkpoint"):
+        table = read_table(Path(path))
+        job = table.job(name, int(seed))
+        cfg = {**table.config(job), "runs": str(table.runs), "progress": "lines"}
+        if identity(cfg) != job.identity:
+            raise StudyError(f"{path}: the config of {job} isn't that of its identity; freeze the study anew")
+        try:
+            train(cfg)
+        except RunningElsewhere:
+            raise
+        except USER_ERRORS as error:
+            # Refused before the run began: its record says so, or nobody would know in the morning.
+            with suppress(AlreadyFinished, RunningElsewhere), claim(cfg, root=cfg["runs"]):
+                raise
+            raise error from None
+
+
+def end_with_parent() -> None:
+    """Ends this process in order when the one that supervises it dies, which leaves it no chance to say so."""
+    parent = int(os.environ.get(PARENT, "0"))
+    if not parent or os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(ORPHANED_AFTER)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,132 @@
+"""`study run`: an engine at work on a table, said aloud, and ended in order."""
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.live import Live
+
+from src.runs.durations import duration
+from src.runs.exit_codes import INTERRUPTED
+from src.studies.engines.base import STARTED, Engine
+from src.studies.states import TO_DO, State, state_of, states
+from src.studies.summary import now, summary
+from src.studies.table import Job, Table
+from src.studies.view import REFRESH, console, lines, live
+
+
+def run_jobs(table: Table, jobs: Sequence[Job], engine: Engine) -> int:
+    """Runs `jobs` by `engine`; the exit code says whether the whole study is finished.
+
+    Ctrl-C, SIGTERM and a closed terminal end the jobs in order, which keeps what they have.
+    """
+    table.write()
+    terminal = console()
+    done = sum(state.status == "finished" for state in states(table))
+    terminal.print(
+        f"{table.study}: {len(table.jobs)} jobs, {done} finished, {len(jobs)} to do, "
+        f"{engine.side_by_side(table, len(jobs))} at a time; table {table.key}"
+    )
+    stop = threading.Event()
+    watched = _live(table, stop) if terminal.is_terminal else _Lines(table)
+    with _stopped_by_signals(stop), watched as watch:
+        engine.run(table, jobs, watch.report, stop)
+    status = summary(table, states(table))
+    if not terminal.is_terminal:
+        print("\n".join(["", *lines(status)]), flush=True)
+    if stop.is_set():
+        terminal.print("stopped; the same command goes on from the last checkpoints")
+        return INTERRUPTED
+    return 0 if status["counts"].get("finished", 0) == len(table.jobs) else 1
+
+
+def to_do(table: Table) -> list[Job]:
+    """Jobs that nobody has finished, those that another runner is at included: it may die."""
+    return [state.job for state in states(table) if state.status in (*TO_DO, "running")]
+
+
+class _Lines:
+    """A line per job that starts or ends, for logs."""
+
+    def __init__(self, table: Table):
+        self.table, self.lock, self.ended = table, threading.Lock(), 0
+
+    def __enter__(self) -> "_Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def report(self, job: Job, status: str) -> None:
+        with self.lock:
+            if status == STARTED:
+                self._say(f"started   {job}")
+                return
+            state = state_of(self.table, job)
+            self._say(f"{status:9} {job}{_result(state)}{self._so_far()}")
+
+    def _so_far(self) -> str:
+        self.ended += 1
+        status = summary(self.table, states(self.table))
+        left = status["seconds_left"]
+        about = "" if left is None else f", about {duration(left)} left"
+        return f"; {status['counts'].get('finished', 0)} of {len(self.table.jobs)} finished{about}"
+
+    def _say(self, text: str) -> None:
+        print(f"{now()} {text}", flush=True)
+
+
+def _result(state: State) -> str:
+    record = state.record or {}
+    if state.status == "finished":
+        return f"  test/acc1 {state.metrics['test/acc1']:.4f}  {duration(record['wall_seconds'])}"
+    error = record.get("error")
+    return f"  {error['type']}: {error['message'].splitlines()[0][:200]}" if error and error["message"] else ""
+
+
+class _Silent:
+    def report(self, job: Job, status: str) -> None:
+        """The live view shows it."""
+
+
+@contextmanager
+def _live(table: Table, stop: threading.Event) -> Iterator[_Silent]:
+    """The live view, refreshed from the run folders by a thread until the block ends."""
+    over = threading.Event()
+    with Live(live(summary(table, states(table))), console=console(), auto_refresh=False) as view:
+
+        def show() -> None:
+            view.update(live(summary(table, states(table))), refresh=True)
+
+        def refresh() -> None:
+            while not over.wait(REFRESH):
+                show()
+
+        thread = threading.Thread(target=refresh, name="view", daemon=True)
+        thread.start()
+        try:
+            yield _Silent()
+        finally:
+            over.set()
+            thread.join()
+            show()
+
+
+@contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Inside, the signals that end a program only set `stop`."""
+    signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
+    def ask(signum: int, frame: Any) -> None:
+        if not stop.is_set():
+            console().print("\nstopping: the jobs are asked to end, and keep what they have")
+        stop.set()
+
+    before = {signum: signal.signal(signum, ask) for signum in signals}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
