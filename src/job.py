@@ -27,6 +27,9 @@ def main(path: str, name: str, seed: str) -> None:
     """Trains; the exit code is that of `src.train`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     end_with_parent()
+    if hasattr(signal, "SIGUSR2"):
+        # SLURM's warning reaches every process of a job where it tracks them by cgroups; it is for the supervisor.
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     with one_line_errors(several=False, again="goes on from the last checkpoint"):
         table = read_table(Path(path))
         job = table.job(name, int(seed))

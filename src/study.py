@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from src.runs.durations import seconds
 from src.runs.exit_codes import REFUSED
 from src.studies.definition import StudyError, parse_seeds, read_study
+from src.studies.snapshot import folder_of
 from src.studies.states import states
 from src.studies.summary import summary
 from src.studies.table import Table, find_tables, read_table
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = with_study(command("run", _run, "run what isn't finished"))
     run.add_argument("--budget", type=seconds, metavar="TIME", help="refuse what takes longer, such as 2h")
+    run.add_argument("--table", metavar="KEY", help="one that was frozen before, with its code, as `status` names it")
     run.add_argument("--detach", action="store_true", help="with engine=slurm: submit, and don't wait")
 
     status = with_study(command("status", _status, "how far it is"))
@@ -116,13 +118,17 @@ def _run(options: argparse.Namespace) -> int:
     from src.studies.plan import estimate, refuse_over_budget
     from src.studies.runner import run_jobs, to_do
 
-    table, engine = _frozen(options)
-    check_all(table)
+    if options.table is None:
+        table, engine = _frozen(options)
+        check_all(table)
+        table = _with_code(table)
+    else:
+        table, engine = _frozen_before(options)
     if options.budget is not None:
         refuse_over_budget(estimate(table, engine, probe=True), options.budget)
     if options.detach:
         engine.detach()
-    return run_jobs(_with_code(table), to_do(table), engine)
+    return run_jobs(table, to_do(table), engine)
 
 
 def _retry(options: argparse.Namespace) -> int:
@@ -151,6 +157,25 @@ def _frozen(options: argparse.Namespace) -> "tuple[Table, Engine]":
             study = study.with_seeds(parse_seeds(override.partition("=")[2]))
     engine = choose_engine([override for override in options.overrides if _is(override, "engine")])
     return freeze(study, study_overrides), engine
+
+
+def _frozen_before(options: argparse.Namespace) -> "tuple[Table, Engine]":
+    """The table `--table`, which other overrides than the engine's can't change any more."""
+    from src.studies.engines.choose import choose_engine
+
+    said = dict(override.partition("=")[::2] for override in options.overrides if not _is(override, "engine"))
+    runs = Path(said.pop("runs", RUNS))
+    if said:
+        raise StudyError(f"{' '.join(said)}: a table that was frozen stays as it is; leave out --table to make another")
+    name = read_study(options.study).name
+    paths = {path.stem: path for path in find_tables(runs, name)}
+    if options.table not in paths:
+        there = ", ".join(paths) or "none"
+        raise StudyError(f"study {name} has no table {options.table!r} below {runs}; it has {there}")
+    table = read_table(paths[options.table])
+    if table.code is None or not folder_of(runs, table.code).is_dir():
+        raise StudyError(f"the code of table {table.key} isn't in {runs} any more; leave out --table to freeze anew")
+    return table, choose_engine([override for override in options.overrides if _is(override, "engine")])
 
 
 def _with_code(table: Table) -> Table:

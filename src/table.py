@@ -12,8 +12,13 @@ from src.runs.record import find_records
 
 
 def rows(root: str | Path) -> list[dict[str, Any]]:
-    """One row per finished run below `root`, by variant in the order of their first runs, then by seed."""
-    return [_row(record) for record in find_records(root) if record["status"] == "finished"]
+    """One row per finished run below `root`, in the order of the folders."""
+    return rows_of(record for record in find_records(root) if record["status"] == "finished")
+
+
+def rows_of(records: Iterable[Mapping[str, Any] | None]) -> list[dict[str, Any]]:
+    """One row per finished run."""
+    return [_row(record) for record in records if record is not None]
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,10 +51,6 @@ class Stage:
         """The kind of attention of each block, in order."""
         return [self.attention[i % len(self.attention)] for i in range(self.depth)]
 
-    def with_map(self, map_size: tuple[int, int]) -> "Stage":
-        """The same stage on another map."""
-        return replace(self, map_size=map_size)
-
 
 def lay_out(stages: Mapping[str, Any], *, image_size: tuple[int, int], patch_size: int) -> list[Stage]:
     """Stages with their maps: the stem divides the image by `patch_size`, each later stage halves the map.

@@ -85,7 +85,7 @@ def _compose(study: Study, row: Row, overrides: Sequence[str]) -> DictConfig:
         raise StudyError(f"row {row.name}: {one_line(error)}") from None
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """What Hydra says, without the folders in which it looked."""
     return " ".join(str(error).partition("Config search path:")[0].split())
 

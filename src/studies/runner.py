@@ -25,12 +25,13 @@ def run_jobs(table: Table, jobs: Sequence[Job], engine: Engine) -> int:
     table.write()
     terminal = console()
     done = sum(state.status == "finished" for state in states(table))
+    workers = engine.side_by_side(table, len(jobs))
     terminal.print(
         f"{table.study}: {len(table.jobs)} jobs, {done} finished, {len(jobs)} to do, "
-        f"{engine.side_by_side(table, len(jobs))} at a time; table {table.key}"
+        f"{workers} at a time; table {table.key}"
     )
     stop = threading.Event()
-    watched = _live(table, stop) if terminal.is_terminal else _Lines(table)
+    watched = _live(table, workers) if terminal.is_terminal else _Lines(table, workers)
     with _stopped_by_signals(stop), watched as watch:
         engine.run(table, jobs, watch.report, stop)
     status = summary(table, states(table))
@@ -50,8 +51,8 @@ def to_do(table: Table) -> list[Job]:
 class _Lines:
     """A line per job that starts or ends, for logs."""
 
-    def __init__(self, table: Table):
-        self.table, self.lock, self.ended = table, threading.Lock(), 0
+    def __init__(self, table: Table, workers: int):
+        self.table, self.workers, self.lock = table, workers, threading.Lock()
 
     def __enter__(self) -> "_Lines":
         return self
@@ -68,10 +69,9 @@ class _Lines:
             self._say(f"{status:9} {job}{_result(state)}{self._so_far()}")
 
     def _so_far(self) -> str:
-        self.ended += 1
-        status = summary(self.table, states(self.table))
+        status = summary(self.table, states(self.table), self.workers)
         left = status["seconds_left"]
-        about = "" if left is None else f", about {duration(left)} left"
+        about = f", about {duration(left)} left" if left else ""
         return f"; {status['counts'].get('finished', 0)} of {len(self.table.jobs)} finished{about}"
 
     def _say(self, text: str) -> None:
@@ -92,13 +92,13 @@ class _Silent:
 
 
 @contextmanager
-def _live(table: Table, stop: threading.Event) -> Iterator[_Silent]:
+def _live(table: Table, workers: int) -> Iterator[_Silent]:
     """The live view, refreshed from the run folders by a thread until the block ends."""
     over = threading.Event()
-    with Live(live(summary(table, states(table))), console=console(), auto_refresh=False) as view:
+    with Live(live(summary(table, states(table), workers)), console=console(), auto_refresh=False) as view:
 
         def show() -> None:
-            view.update(live(summary(table, states(table))), refresh=True)
+            view.update(live(summary(table, states(table), workers)), refresh=True)
 
         def refresh() -> None:
             while not over.wait(REFRESH):

@@ -1,7 +1,7 @@
 """A study's states, counted: by state and by variant, with the pace so far and the time left."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import mean, stdev
 from typing import Any
@@ -10,15 +10,17 @@ from src.studies.states import STATES, TO_DO, State
 from src.studies.table import Table
 
 
-def summary(table: Table, found: Sequence[State]) -> dict[str, Any]:
+def summary(table: Table, found: Sequence[State], workers: int = 0) -> dict[str, Any]:
     """What `status --json` prints, as plain data.
 
-    `seconds_left` is for the jobs that run now going on side by side, and None before anything tells how long a job
-    takes.
+    `seconds_left` is None if nothing runs, and before anything tells how long a job takes.
+
+    Args:
+        workers: that are at it, if the caller knows; else as many as jobs run at this moment.
     """
     counts = Counter(state.status for state in found)
     running = [state for state in found if state.status == "running"]
-    left = work_left(found, {})
+    left, at_it = work_left(found), workers or len(running)
     return {
         "study": table.study,
         "table": table.key,
@@ -26,18 +28,14 @@ def summary(table: Table, found: Sequence[State]) -> dict[str, Any]:
         "asked": list(table.asked),
         "counts": {status: counts[status] for status in STATES if counts[status]},
         "jobs_per_hour": _jobs_per_hour(found),
-        "seconds_left": None if left is None or not running else left / len(running),
+        "seconds_left": None if left is None or not at_it else left / at_it,
         "variants": [_variant(name, [s for s in found if s.job.name == name]) for name in table.variants],
         "jobs": [_job(state) for state in found],
     }
 
 
-def work_left(found: Sequence[State], estimates: Mapping[str, float]) -> float | None:
-    """Seconds of work that jobs still need, one after the other; None if a variant's are unknown.
-
-    Args:
-        estimates: seconds of a whole run by variant, for those of which none is finished.
-    """
+def work_left(found: Sequence[State]) -> float | None:
+    """Seconds of work that jobs still need, one after the other; None while nothing tells how long a job takes."""
     took = seconds_by_variant(found)
     known = [seconds for each in took.values() for seconds in each]
     total = 0.0
@@ -45,7 +43,7 @@ def work_left(found: Sequence[State], estimates: Mapping[str, float]) -> float |
         if state.status not in (*TO_DO, "running"):
             continue
         each = took.get(state.job.name)
-        whole = mean(each) if each else estimates.get(state.job.name, mean(known) if known else None)
+        whole = mean(each) if each else mean(known) if known else None
         told = (state.progress or {}).get("seconds_left")
         if told is not None:
             total += told

@@ -20,7 +20,7 @@ from typing import IO
 from src.runs.exit_codes import DIVERGED, ELSEWHERE, INTERRUPTED, REFUSED
 from src.runs.process import rank
 from src.runs.record import PROGRESS, last_sign_of_life
-from src.runs.session import conclude
+from src.runs.session import claim, conclude
 from src.studies.snapshot import environment
 from src.studies.states import state_of
 from src.studies.table import Job, Table
@@ -105,11 +105,23 @@ def _attempt(table: Table, job: Job, limits: Limits, env: Mapping[str, str], sto
         name = signal.Signals(-code).name
         hint = "; so the system does when memory is short: fewer workers or a smaller recipe.batch_size need less"
         ended = "Killed", f"the process was ended by {name}{hint if name == 'SIGKILL' else ''}"
-    if ended and rank() == 0:
-        conclude(table.folder(job), "failed", *ended)
+    if rank() == 0:
+        if state.record is None and ended is None:
+            ended = (
+                "NoRun",
+                f"the process ended with exit code {code} before its run began: {table.output(job)}",
+            )
+        if ended and not conclude(table.folder(job), "failed", *ended) and state.record is None:
+            _record_failure(table, job, ended[1])
     if code == INTERRUPTED and ended is None:
         return "interrupted", True
     return "failed", code != REFUSED and (ended is None or ended[0] != "TimeLimit")
+
+
+def _record_failure(table: Table, job: Job, message: str) -> None:
+    """Of a job that died before it had a record."""
+    with suppress(Exception), claim(table.config(job), root=table.runs):
+        raise RuntimeError(message)
 
 
 def _watch(

@@ -41,7 +41,7 @@ def live(status: Mapping[str, Any]) -> RenderableType:
 
 def lines(status: Mapping[str, Any]) -> list[str]:
     """The same as plain text."""
-    found = [f"{status['study']}: {status['question']}", ""]
+    found = [f"{status['study']}: {status['question']}", f"table {status['table']}  {' '.join(status['asked'])}", ""]
     width = max(len(row["name"]) for row in status["variants"])
     for row in status["variants"]:
         counts = ", ".join(f"{number} {name}" for name, number in row["counts"].items())
@@ -91,10 +91,12 @@ def _variants(rows: Sequence[Mapping[str, Any]]) -> Grid:
 
 def _running(jobs: Sequence[Mapping[str, Any]]) -> Grid:
     grid = Grid(box=None, pad_edge=False, show_header=False)
+    for _ in range(3):
+        grid.add_column(no_wrap=True)
     for job in jobs[:SHOWN]:
         progress = job["progress"] or {}
         steps = progress.get("steps") or 0
-        bar = ProgressBar(total=steps or 1, completed=progress.get("step") or 0, width=20)
+        bar = ProgressBar(total=steps or 1, completed=progress.get("step") or 0, width=12)
         grid.add_row(Text(_name(job), "cyan"), bar, _how_far(job))
     if len(jobs) > SHOWN:
         grid.add_row(f"and {len(jobs) - SHOWN} more", "", "")
@@ -138,9 +140,9 @@ def _how_far(job: Mapping[str, Any]) -> str:
     if progress.get("images_per_second"):
         said.append(f"{progress['images_per_second']:.0f} images/s")
     if "val/acc1" in progress["metrics"]:
-        said.append(f"val/acc1 {progress['metrics']['val/acc1']:.4f}")
+        said.append(f"val {100 * progress['metrics']['val/acc1']:.1f} %")
     if progress.get("seconds_left") is not None:
-        said.append(f"{duration(progress['seconds_left'])} left")
+        said.insert(1, f"{duration(progress['seconds_left'])} left")
     return "  ".join(said)
 
 

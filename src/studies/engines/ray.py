@@ -1,6 +1,7 @@
 """Jobs on a Ray cluster: one started on this machine for the study, or one that is there already."""
 
 import logging
+import math
 import os
 import threading
 import time
@@ -24,7 +25,7 @@ class Ray(Engine):
     A worker or a machine that dies loses its job's last epoch; the job is started again elsewhere.
 
     Args:
-        address: of a cluster, such as "auto" or "ray://head:10001"; None starts one here.
+        address: of a cluster, such as "auto" or "ray://head:10001"; None starts one here, with room for `workers`.
         cpus, gpus: of each job, as Ray counts them. Jobs of several GPUs have them on one machine.
     """
 
@@ -123,9 +124,19 @@ class Ray(Engine):
             import ray
         except ModuleNotFoundError:
             raise ValueError("engine=ray needs ray: pip install ray") from None
-        if not ray.is_initialized():
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        if ray.is_initialized():
+            return
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or it tells its makers
+        own = self.address is None
+        ray.init(
+            # Without an address Ray would join any cluster that it finds here, such as another study's.
+            address="local" if own else self.address,
+            num_cpus=math.ceil(int(self.workers) * self.cpus) if own and self.workers != "auto" else None,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
 
     def _environment(self) -> dict[str, str]:
         """Of the task's worker, so that it finds this project and its jobs keep to their share of the cores."""

@@ -7,6 +7,8 @@ that could be asked what became of a job.
 import json
 import logging
 import os
+import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -18,6 +20,7 @@ from typing import Any
 from src.runs.process import LOST_AFTER
 from src.runs.record import write_json
 from src.studies.engines.base import STARTED, Engine, Report
+from src.studies.snapshot import environment
 from src.studies.states import state_of
 from src.studies.supervise import Limits, supervise
 from src.studies.table import Job, Table
@@ -81,9 +84,9 @@ class Slurm(Engine):
             "slurm_account": account,
             "slurm_qos": qos,
             "slurm_constraint": constraint,
-            "slurm_setup": list(setup),
             "mem_gb": memory_gb,
         }
+        self.setup = list(setup)
         # `requeue`, or a cluster may be set to lose what a failing machine ran.
         self.additional = {"requeue": True, **additional}
 
@@ -145,7 +148,7 @@ class Slurm(Engine):
         if stop.is_set() and following:
             there.cancel(following)
             until = time.monotonic() + CANCELLED_WITHIN
-            while there.living(following) and time.monotonic() < until:
+            while there.living(following) != set() and time.monotonic() < until:
                 time.sleep(min(1.0, self.poll))
             for job in following:
                 report(job, state_of(table, job).status)
@@ -170,6 +173,9 @@ class Slurm(Engine):
                 slurm_gpus_per_node=self.gpus * tasks or None,
                 slurm_array_parallelism=self.side_by_side(table, len(jobs)),
                 slurm_signal_delay_s=self.warning,
+                slurm_setup=[*self.setup, *_exports(table)],
+                # SLURM 22.05 to 23.02 would otherwise give the step one core.
+                slurm_srun_args=[f"--cpus-per-task={self.cpus}"],
                 slurm_additional_parameters=self.additional,
                 **options,
             )
@@ -205,7 +211,11 @@ class SlurmJob:
         until = time.monotonic() + 2 * LOST_AFTER
         while status == "elsewhere" and time.monotonic() < until and not stop.wait(ASK_AGAIN):
             status = supervise(self.table, self.job, self.limits, env=threads, stop=stop)
-        if out_of_time.is_set() and status == "interrupted" and os.environ.get("SLURM_PROCID", "0") == "0":
+        if (
+            out_of_time.is_set()
+            and status in ("interrupted", "elsewhere")
+            and os.environ.get("SLURM_PROCID", "0") == "0"
+        ):
             subprocess.run(["scontrol", "requeue", _own_id()], check=True)
         return status
 
@@ -214,6 +224,7 @@ class _Queue:
     """Which of a study's jobs SLURM has; their numbers lie beside the table, for whoever follows next."""
 
     def __init__(self, table: Table):
+        self.held: set[Job] = set()
         self.folder = table.path.with_suffix("") / "slurm"
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -222,18 +233,22 @@ class _Queue:
 
     def living(self, jobs: "Sequence[Job] | set[Job]") -> set[Job] | None:
         """Those of `jobs` that wait or run; None if the queue can't be asked."""
-        command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
-        asked = subprocess.run(command, capture_output=True, text=True)
-        if asked.returncode:
-            log.warning("squeue: %s", asked.stderr.strip())
+        asked = _ask("squeue", "--me", "--noheader", "--array", "--format=%i %r")
+        if asked is None:
             return None
-        there = set(asked.stdout.split())
-        return {job for job in jobs if self._number(job) in there}
+        reasons = dict(line.split(maxsplit=1) for line in asked.splitlines())
+        living = {job: reasons[number] for job in jobs if (number := self._number(job)) in reasons}
+        held = {job for job, reason in living.items() if re.search("held|hold", reason, re.IGNORECASE)}
+        for job in held - self.held:
+            log.warning("%s is held (%s): scontrol release %s", job, living[job], self._number(job))
+        self.held = held
+        return set(living)
 
     def cancel(self, jobs: set[Job]) -> None:
-        numbers = [number for job in jobs if (number := self._number(job))]
-        if numbers:
-            subprocess.run(["scancel", *numbers], capture_output=True)
+        there = self.living(jobs)  # scancel complains of what has ended
+        numbers = [number for job in (jobs if there is None else there) if (number := self._number(job))]
+        if numbers and _ask("scancel", *numbers) is None:
+            log.warning("their SLURM jobs may run on: scancel %s", " ".join(numbers))
 
     def _number(self, job: Job) -> str | None:
         try:
@@ -252,6 +267,25 @@ def _shape(table: Table) -> tuple[int, int]:
     if not isinstance(trainer["devices"], int) or trainer["devices"] < 1:
         raise ValueError(f"trainer.devices is {trainer['devices']!r}; SLURM must be told a number")
     return trainer["num_nodes"], trainer["devices"]
+
+
+def _exports(table: Table) -> list[str]:
+    """Shell lines that make the snapshot the code of whoever supervises a job too: he may start days after an edit."""
+    assert table.code is not None
+    code = environment(table.runs, table.code)
+    return [f"export {key}={shlex.quote(code[key])}" for key in ("PYTHONPATH", "PYTHONSAFEPATH")]
+
+
+def _ask(*command: str) -> str | None:
+    """What a command of SLURM prints; None, and a warning, if it fails."""
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise ValueError(f"engine=slurm needs a machine of a SLURM cluster, and here is no {command[0]}") from None
+    if asked.returncode:
+        log.warning("%s: %s", command[0], asked.stderr.strip())
+        return None
+    return asked.stdout
 
 
 def _own_id() -> str:
