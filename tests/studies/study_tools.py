@@ -41,7 +41,7 @@ def write_study(folder, rows, *, seeds=1, overrides=TINY, question="Does it surv
         "overrides": list(overrides),
         "rows": {name: None if own is None else {"overrides": list(own)} for name, own in rows.items()},
     }
-    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     return folder
 
 
