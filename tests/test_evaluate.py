@@ -9,24 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from smallest_run import SMALLEST
 
 from src import checkpoint, evaluate, training
 from src.config import CONF, load_config
 from src.models.weights import WeightsError, describe, write
 from src.runs.record import find_records
 
-TINY = (
-    "recipe.epochs=1",
-    "recipe.warmup_epochs=0",
-    "recipe.batch_size=4",
-    "data.scenes_per_epoch=8",
-    "data.val_scenes=6",
-    "data.test_scenes=30",
-    "trainer.accelerator=cpu",
-    "trainer.log_every_n_steps=1",
-    "progress=lines",
-    "logger=csv",
-)
+TINY = (*SMALLEST, "data.test_scenes=30", "logger=csv")
 
 
 @pytest.fixture(scope="module")

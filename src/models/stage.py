@@ -1,7 +1,7 @@
 """The record of one stage: every number that describes it, under one name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from src.models.geometry import GeometryError, nearest

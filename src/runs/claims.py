@@ -26,7 +26,8 @@ class Held(RuntimeError):
     """A living process owns the run; `owner` is what it said about itself."""
 
     def __init__(self, owner: dict[str, Any]):
-        super().__init__(f"process {owner.get('pid')} of machine {owner.get('host')} holds the run")
+        machine = "this" if owner.get("host") == this_process()["host"] else "another"
+        super().__init__(f"process {owner.get('pid')} of {machine} machine")
         self.owner = owner
 
 

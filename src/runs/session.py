@@ -219,10 +219,8 @@ def _own(folder: Path, rerun: bool) -> tuple[claims.Claim, dict[str, Any] | None
         try:
             owned = claims.take(folder)
         except claims.Held as held:
-            here = held.owner.get("host") == this_process()["host"]
             raise RunningElsewhere(
-                f"{folder} is being computed by process {held.owner.get('pid')} of "
-                f"{'this' if here else 'another'} machine; wait for it, or choose another seed"
+                f"{folder} is being computed by {held}; wait for it, or choose another seed"
             ) from None
         try:
             earlier = read_record(folder)  # again: only now nobody else can change it

@@ -26,7 +26,6 @@ from typing import IO, Any, Self
 
 from src.runs import claims
 from src.runs.identity import identity, run_folder
-from src.runs.process import this_process
 from src.runs.record import COPY, RECORD, read_record
 from src.runs.session import set_aside
 
@@ -372,10 +371,8 @@ def _take(folder: Path) -> claims.Claim:
     try:
         return claims.take(folder)
     except claims.Held as held:
-        here = held.owner.get("host") == this_process()["host"]
         raise ArchiveError(
-            f"{folder} is being computed by process {held.owner.get('pid')} of {'this' if here else 'another'} "
-            f"machine; nothing was merged, wait for it or stop it"
+            f"{folder} is being computed by {held}; nothing was merged, wait for it or stop it"
         ) from None
 
 

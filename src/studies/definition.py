@@ -82,10 +82,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         if found := re.fullmatch(r"range\((\d+)(?:,(\d+))?\)", text):
             first, last = (0, int(found[1])) if found[2] is None else (int(found[1]), int(found[2]))
-            return _seeds(range(first, min(last, first + _MOST_SEEDS + 1)), text)
+            return _seeds(range(first, min(last, first + _MOST_SEEDS + 1)), f"seeds={text}")
         if "," not in text:
-            return _seeds(int(text), text)
-        return _seeds([int(part) for part in text.split(",") if part], text)
+            return _seeds(int(text), f"seeds={text}")
+        return _seeds([int(part) for part in text.split(",") if part], f"seeds={text}")
     except ValueError as error:
         if isinstance(error, StudyError):
             raise

@@ -18,4 +18,4 @@ def begin_anew(table: Table, state: State) -> None:
     try:
         set_aside(folder, claims.take(folder)).release()
     except claims.Held as held:
-        raise ValueError(f"{state.job}: {held}; wait for it") from None
+        raise ValueError(f"{state.job} is being computed by {held}; wait for it") from None

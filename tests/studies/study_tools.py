@@ -10,18 +10,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from smallest_run import SMALLEST
 
 ROOT = Path(__file__).parents[2]
 
 TINY = (
+    *SMALLEST,
     "recipe.epochs=4",
     "recipe.warmup_epochs=1",
-    "recipe.batch_size=4",
-    "data.scenes_per_epoch=8",
-    "data.val_scenes=6",
-    "data.test_scenes=6",
-    "trainer.accelerator=cpu",
-    "trainer.log_every_n_steps=1",
     "model.drop_path_rate=0.2",  # so that each step depends on the random numbers
     "logger=csv",
 )

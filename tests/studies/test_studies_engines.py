@@ -161,7 +161,9 @@ def test_slurm_cancels_one_warns_one_and_drains(cluster, tmp_path):
     cancelled, warned = number(slow.runs, "one/0"), number(slow.runs, "two/0")
     cluster.run("scancel", cancelled)
     os.kill(slow.process("two/0"), signal.SIGUSR2)  # where jobs are tracked by cgroups, the warning reaches all of it
-    cluster.run("scancel", "--signal=USR2", warned)
+    # By the number of its own: with that in the array, scancel waits for the requeued job to take its signal.
+    own = cluster.run("squeue", "--noheader", f"--jobs={warned}", "--format=%A").strip()
+    cluster.run("scancel", "--signal=USR2", own)
     until(lambda: number(slow.runs, "one/0") != cancelled, "submitted again")
     until(lambda: sum(map(slow.trains, slow.jobs)) == 2, "two train in their places")
     assert number(slow.runs, "two/0") == warned and "Restarts=1" in cluster.scontrol("show", "job", warned)

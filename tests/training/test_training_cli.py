@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from smallest_run import SMALLEST as TINY
 
 from src import training
 from src.config import CONF, load_config
@@ -18,17 +19,6 @@ from src.runs.record import find_records
 from src.runs.wandb_logger import read_offline_run
 
 ROOT = CONF.parent
-TINY = (
-    "recipe.epochs=1",
-    "recipe.warmup_epochs=0",
-    "recipe.batch_size=4",
-    "data.scenes_per_epoch=8",
-    "data.val_scenes=6",
-    "data.test_scenes=6",
-    "trainer.accelerator=cpu",
-    "trainer.log_every_n_steps=1",
-    "progress=lines",
-)
 OFFLINE = "logger.mode=offline"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from smallest_run import SMALLEST
 
 from src import table, training
 from src.config import CONF, load_config
@@ -19,17 +20,7 @@ from src.runs.record import find_records, read_record
 from src.runs.wandb_logger import read_offline_run
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-TINY = (
-    "recipe.epochs=2",
-    "recipe.warmup_epochs=1",
-    "recipe.batch_size=4",
-    "data.scenes_per_epoch=8",
-    "data.val_scenes=6",
-    "data.test_scenes=6",
-    "trainer.accelerator=cpu",
-    "trainer.log_every_n_steps=1",
-    "progress=lines",
-)
+TINY = (*SMALLEST, "recipe.epochs=2", "recipe.warmup_epochs=1")
 
 
 def tiny(tmp_path, *overrides):
