@@ -20,6 +20,7 @@ _APART = ("lightning.pytorch", "lightning.fabric", "src.runs.progress")
 _NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own code
     r"It is recommended to use `self.log\(.*sync_dist=True",  # speed, memory and offsets are rank zero's
+    r"The `srun` command is available on your system but is not used",  # a study's engine decides that
     r"Grad strides do not match bucket view strides",  # ddp and depthwise kernels
 )
 

@@ -124,6 +124,7 @@ def test_looking_changes_nothing_and_reads_rarely(tmp_path, monkeypatch):
 
 
 TWO_RANKS = """
+import os
 import lightning as L, torch
 from torch.utils.data import DataLoader, TensorDataset
 from src.callbacks.divergence import Divergence
@@ -143,7 +144,8 @@ class Told(Divergence):
         try:
             super().on_train_batch_end(trainer, *args)
         except Diverged:
-            print(f"rank {trainer.global_rank} after step {trainer.global_step}", flush=True)
+            said = f"rank {trainer.global_rank} after step {trainer.global_step}\\n"
+            os.write(1, said.encode())  # at once: print writes the end of the line by itself
             trainer.strategy.barrier()  # the first to end takes the others with it
             raise
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ class Slurm(Engine):
         for job in finished:
             report(job, "finished")
         self._submit(table, [job for job in fresh if job not in finished], there, report)
-        for job in queued:
+        for job in [job for job in jobs if job in queued]:
             report(job, STARTED)
         if self.detached:
             log.info("submitted; the jobs run without this command, and the same command without --detach follows them")
@@ -126,6 +127,7 @@ class Slurm(Engine):
     ) -> None:
         following, gone = set(jobs), dict.fromkeys(jobs, 0)
         submissions = dict.fromkeys(jobs, 1)
+        ends = {"finished", "diverged"} | ({"failed"} if _is_one_process(table) else set())
         while following and not stop.wait(self.poll):
             living = there.living(following)
             if living is None:
@@ -136,7 +138,7 @@ class Slurm(Engine):
                 status = state_of(table, job).status
                 if gone[job] < SETTLE or status == "running":
                     continue
-                if status not in ("finished", "diverged", "failed") and submissions[job] <= self.limits.retries:
+                if status not in ends and submissions[job] <= self.limits.retries:
                     again.append(job)
                     continue
                 following.discard(job)
@@ -179,8 +181,9 @@ class Slurm(Engine):
                 slurm_additional_parameters=self.additional,
                 **options,
             )
-            # One process after the other can be started again by its own; several only all together.
-            limits = self.limits if nodes * tasks == 1 else Limits(0, self.limits.silence, self.limits.time_limit)
+            # A process can be started again where it is; several only all together, by another SLURM job.
+            retries = self.limits.retries if _is_one_process(table) else 0
+            limits = replace(self.limits, retries=retries)
             handed = executor.submit_array([SlurmJob(table, job, limits, self.cpus) for job in jobs])
         except (RuntimeError, OSError) as error:
             raise ValueError(f"SLURM takes no jobs: {' '.join(str(error).split())}") from None
@@ -267,6 +270,10 @@ def _shape(table: Table) -> tuple[int, int]:
     if not isinstance(trainer["devices"], int) or trainer["devices"] < 1:
         raise ValueError(f"trainer.devices is {trainer['devices']!r}; SLURM must be told a number")
     return trainer["num_nodes"], trainer["devices"]
+
+
+def _is_one_process(table: Table) -> bool:
+    return _shape(table) == (1, 1)
 
 
 def _exports(table: Table) -> list[str]:
