@@ -37,28 +37,22 @@ def one_line_errors(*, several: bool, again: str) -> Iterator[None]:
     """
     try:
         yield
-    except ENDINGS as error:
-        log.error("%s", error)
-        if several:
-            raise NoResult(str(error)) from error  # leaving the process would end the other jobs
-        sys.exit(exit_code(error))
-    except Exception as error:
-        if several:  # now: Hydra prints the first one only, after the last job
+    except BaseException as error:
+        if status_of(error) == "interrupted":  # whatever it became on its way
+            log.error("interrupted; the same command %s", again)
+            sys.exit(INTERRUPTED)
+        if isinstance(error, ENDINGS):
+            log.error("%s", error)
+            if several:
+                raise NoResult(str(error)) from error  # leaving the process would end the other jobs
+            sys.exit(exit_code(error))
+        if several and isinstance(error, Exception):  # now: Hydra prints the first one only, after the last job
             log.error("%s: %s", type(error).__name__, error)
         raise
-    except (KeyboardInterrupt, SystemExit) as error:
-        if status_of(error) != "interrupted":
-            raise
-        log.error("interrupted; the same command %s", again)
-        sys.exit(INTERRUPTED)
 
 
 def exit_code(error: BaseException) -> int:
-    """Of a process that ends with `error`."""
+    """Of a process that one of `ENDINGS` ends."""
     if isinstance(error, RunningElsewhere):
         return ELSEWHERE
-    if isinstance(error, Diverged):
-        return DIVERGED
-    if isinstance(error, USER_ERRORS):
-        return REFUSED
-    return INTERRUPTED if status_of(error) == "interrupted" else 1
+    return DIVERGED if isinstance(error, Diverged) else REFUSED

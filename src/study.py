@@ -104,18 +104,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from src.studies.plan import estimate, refuse_over_budget, said
+    from src.studies.plan import estimate, refuse_what_does_not_fit, said
 
     table, engine = _frozen(options)
     plan = estimate(table, engine, probe=not options.no_probe)
     print(json.dumps(plan, indent=1) if options.json else said(plan), flush=True)
-    refuse_over_budget(plan, options.budget)
+    refuse_what_does_not_fit(plan, options.budget)
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
     from src.studies.freeze import check_all
-    from src.studies.plan import estimate, refuse_over_budget
+    from src.studies.plan import estimate, refuse_what_does_not_fit
     from src.studies.runner import run_jobs, to_do
 
     if options.table is None:
@@ -125,7 +125,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         table, engine = _frozen_before(options)
     if options.budget is not None:
-        refuse_over_budget(estimate(table, engine, probe=True), options.budget)
+        refuse_what_does_not_fit(estimate(table, engine, probe=True), options.budget)
     if options.detach:
         engine.detach()
     return run_jobs(table, to_do(table), engine)

@@ -15,6 +15,7 @@ import math
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -196,13 +197,27 @@ def replacing(path: Path, *, durable: bool = True, keep: Path | None = None) -> 
         # mkstemp makes files private; give what open() would have, so that colleagues can read the results.
         os.chmod(temporary, 0o666 & ~_umask())
         if keep is not None and path.exists():
-            os.replace(path, keep)
+            _name_also(path, keep)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     if durable:
         _sync_folder(path.parent)
+
+
+def _name_also(path: Path, name: Path) -> None:
+    """Gives what is at `path` the name `name` too: at every instant something whole has the first."""
+    link = path.with_name(f".{name.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        os.link(path, link)
+    except OSError:  # a folder, or a disk without links
+        os.replace(path, name)
+        return
+    try:
+        os.replace(link, name)
+    finally:
+        link.unlink(missing_ok=True)  # still there if both were the same file already
 
 
 def _sync_folder(folder: Path) -> None:

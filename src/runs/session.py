@@ -201,7 +201,8 @@ def status_of(error: BaseException) -> str:
         # Lightning turns Ctrl-C into sys.exit(1), and SIGTERM between batches into a SystemExit of its own.
         if isinstance(cause, KeyboardInterrupt) or type(cause).__name__ == "SIGTERMException":
             return "interrupted"
-        cause = cause.__context__ if isinstance(cause, SystemExit) else None
+        # What is being saved at that moment fails too, with an error of its own.
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return "failed"
 
 

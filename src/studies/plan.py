@@ -75,14 +75,21 @@ def estimate(table: Table, engine: Engine, *, probe: bool) -> dict[str, Any]:
         "wall_seconds_high": walls * (1 + unsure) if complete else None,
         "device_hours": total * engine.devices(table) / 3600 if complete else None,
         "memory_mb": max((cost["memory_mb"] for cost in costs.values()), default=None),
+        "memory_of_a_job_mb": engine.memory_of_a_job(table, workers),
         "disk_mb": disk if complete else None,
         "disk_free_mb": shutil.disk_usage(_existing(table.runs)).free / 1e6,
         "seeds": sentence(len({job.seed for job in table.jobs}), max(1, len(table.variants) - 1), spread, pairs=pairs),
     }
 
 
-def refuse_over_budget(plan: Mapping[str, Any], budget: float | None) -> None:
-    """Raises StudyError if the plan's time, or the disk, isn't enough."""
+def refuse_what_does_not_fit(plan: Mapping[str, Any], budget: float | None) -> None:
+    """Raises StudyError if the disk, the memory or the `budget`, in seconds, isn't enough."""
+    there = plan["memory_of_a_job_mb"]
+    if plan["memory_mb"] and there and plan["memory_mb"] > there:
+        raise StudyError(
+            f"study {plan['study']} needs {plan['memory_mb'] / 1e3:.1f} GB of memory a job, there are "
+            f"{there / 1e3:.1f} GB for each; take fewer engine.workers, engine.jobs_per_gpu or a smaller recipe.batch_size"
+        )
     if plan["disk_mb"] is not None and plan["disk_mb"] > plan["disk_free_mb"]:
         raise StudyError(
             f"study {plan['study']} needs {plan['disk_mb'] / 1e3:.1f} GB of disk, {plan['disk_free_mb'] / 1e3:.1f} GB "

@@ -34,6 +34,8 @@ def run_jobs(table: Table, jobs: Sequence[Job], engine: Engine) -> int:
     watched = _live(table, workers) if terminal.is_terminal else _Lines(table, workers)
     with _stopped_by_signals(stop), watched as watch:
         engine.run(table, jobs, watch.report, stop)
+    if engine.detached:
+        return 0
     status = summary(table, states(table))
     if not terminal.is_terminal:
         print("\n".join(["", *lines(status)]), flush=True)
@@ -82,7 +84,7 @@ def _result(state: State) -> str:
     record = state.record or {}
     if state.status == "finished":
         return f"  test/acc1 {state.metrics['test/acc1']:.4f}  {duration(record['wall_seconds'])}"
-    error = record.get("error")
+    error = None if state.status == "interrupted" else record.get("error")
     return f"  {error['type']}: {error['message'].splitlines()[0][:200]}" if error and error["message"] else ""
 
 

@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, broken):
     assert {path.name: load(path)["number"] for path in tmp_path.iterdir()} == {"last.ckpt": 1, "previous.ckpt": 0}
 
 
-def test_killed_at_any_moment_one_of_the_two_is_whole(tmp_path, monkeypatch):
+def test_killed_at_any_moment_the_last_is_whole(tmp_path, monkeypatch):
     """Before each step that changes a name."""
     io, path = WholeCheckpointIO(), tmp_path / "last.ckpt"
     for number in range(2):
@@ -196,7 +196,7 @@ def test_killed_at_any_moment_one_of_the_two_is_whole(tmp_path, monkeypatch):
     found, replace = [], os.replace
     monkeypatch.setattr("os.replace", look)
     io.save_checkpoint({"number": 2}, path)
-    assert found == [{"last.ckpt": 1, "previous.ckpt": 0}, {"previous.ckpt": 1}]
+    assert found == [{"last.ckpt": 1, "previous.ckpt": 0}, {"last.ckpt": 1, "previous.ckpt": 1}]
     assert load(path) == {"number": 2}
 
 

@@ -207,10 +207,17 @@ def test_status_of():
         except KeyboardInterrupt:
             raise OSError from None
 
+    def from_a_stop_while_saving():
+        try:
+            raise Terminated
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")  # torch.save's, whose file isn't whole
+
     def from_divergence():
         raise Diverged("the loss is not finite")
 
     acts = {from_ctrl_c: "interrupted", from_a_failure: "failed", sys.exit: "failed", from_divergence: "diverged"}
+    acts[from_a_stop_while_saving] = "interrupted"
     for act, status in acts.items():
         with pytest.raises(BaseException) as caught:
             act()

@@ -21,7 +21,7 @@ from src.studies.engines.base import STARTED
 from src.studies.engines.choose import choose_engine
 from src.studies.engines.local import Local, usable_cores
 from src.studies.freeze import freeze
-from src.studies.plan import estimate, refuse_over_budget, said
+from src.studies.plan import estimate, refuse_what_does_not_fit, said
 from src.studies.runner import to_do
 from src.studies.states import states
 from src.studies.summary import summary
@@ -276,19 +276,21 @@ def test_without_probes_nothing_is_made_up(table):
     found = estimate(table, slots(), probe=False)
     assert found["wall_seconds"] is None and "isn't known" in said(found)
     with pytest.raises(StudyError, match="leave out --no-probe"):
-        refuse_over_budget(found, 10.0)
+        refuse_what_does_not_fit(found, 10.0)
 
 
 def test_a_budget_is_kept(table, probes):
     found = estimate(table, slots(workers=2), probe=True)
-    refuse_over_budget(found, 3600)
+    refuse_what_does_not_fit(found, 3600)
     with pytest.raises(
         StudyError, match=r"takes 5 min 51 s with 2 worker\(s\), the budget is 3 min 00 s; seeds=1"
     ) as caught:
-        refuse_over_budget(found, 180)
+        refuse_what_does_not_fit(found, 180)
     assert "\n" not in str(caught.value)
     with pytest.raises(StudyError, match="GB of disk"):
-        refuse_over_budget({**found, "disk_free_mb": 1.0}, None)
+        refuse_what_does_not_fit({**found, "disk_free_mb": 1.0}, None)
+    with pytest.raises(StudyError, match=r"needs 1\.0 GB of memory a job, there are 0\.5 GB for each"):
+        refuse_what_does_not_fit({**found, "memory_of_a_job_mb": 500.0}, None)
 
 
 def test_the_spread_of_seeds_becomes_points(table, probes):

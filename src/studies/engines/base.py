@@ -30,6 +30,7 @@ class Engine(ABC):
             if seconds is not None and not seconds > 0:
                 raise ValueError(f"engine.{name} is {seconds}; it must be above 0 seconds")
         self.workers = workers
+        self.detached = False
         self.limits = Limits(retries=retries, silence=silence, time_limit=time_limit)
 
     @abstractmethod
@@ -43,6 +44,10 @@ class Engine(ABC):
     @abstractmethod
     def threads_of_a_job(self, table: Table) -> int | None:
         """None if only its machine knows."""
+
+    def memory_of_a_job(self, table: Table, workers: int) -> float | None:
+        """MB that each of `workers` jobs may hold, or None if only its machine knows."""
+        return None
 
     def probe_slots(self, table: Table, workers: int) -> list[dict[str, str]]:
         """The environments in which variants are probed side by side, on this machine: as their jobs will run."""

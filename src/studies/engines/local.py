@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+from src.runs.provenance import hardware
 from src.studies.engines.base import STARTED, Engine, Report
 from src.studies.states import state_of
 from src.studies.supervise import supervise
@@ -53,6 +54,13 @@ class Local(Engine):
 
     def threads_of_a_job(self, table: Table) -> int:
         return int(self.slots(table, len(table.jobs))[0]["OMP_NUM_THREADS"])
+
+    def memory_of_a_job(self, table: Table, workers: int) -> float | None:
+        there = hardware()
+        if self._gpus(table):
+            smallest = min((gpu["memory_gib"] or 0.0 for gpu in there["gpus"]), default=0.0)
+            return smallest * 2**30 / 1e6 / self.jobs_per_gpu or None
+        return there["memory_gib"] and there["memory_gib"] * 2**30 / 1e6 / workers
 
     def probe_slots(self, table: Table, workers: int) -> list[dict[str, str]]:
         return self.slots(table, workers)

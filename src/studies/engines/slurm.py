@@ -79,7 +79,6 @@ class Slurm(Engine):
         if not 0 < warning < 60 * minutes:
             raise ValueError(f"engine.warning is {warning} s; it must be above 0 and below engine.minutes={minutes}")
         self.minutes, self.warning, self.cpus, self.gpus, self.poll = minutes, warning, cpus, gpus, poll
-        self.detached = False
         self.options: dict[str, Any] = {
             "slurm_partition": partition,
             "slurm_account": account,
