@@ -88,7 +88,8 @@ def refuse_what_does_not_fit(plan: Mapping[str, Any], budget: float | None) -> N
     if plan["memory_mb"] and there and plan["memory_mb"] > there:
         raise StudyError(
             f"study {plan['study']} needs {plan['memory_mb'] / 1e3:.1f} GB of memory a job, there are "
-            f"{there / 1e3:.1f} GB for each; take fewer engine.workers, engine.jobs_per_gpu or a smaller recipe.batch_size"
+            f"{there / 1e3:.1f} GB for each; take fewer engine.workers, engine.jobs_per_gpu or a smaller "
+            f"recipe.batch_size"
         )
     if plan["disk_mb"] is not None and plan["disk_mb"] > plan["disk_free_mb"]:
         raise StudyError(
