@@ -14,6 +14,7 @@ from pathlib import Path
 
 from src.commands import USER_ERRORS, one_line_errors
 from src.runs.identity import identity
+from src.runs.record import read_record
 from src.runs.session import AlreadyFinished, RunningElsewhere, claim
 from src.studies.definition import StudyError
 from src.studies.supervise import PARENT
@@ -36,15 +37,19 @@ def main(path: str, name: str, seed: str) -> None:
         cfg = {**table.config(job), "runs": str(table.runs), "progress": "lines"}
         if identity(cfg) != job.identity:
             raise StudyError(f"{path}: the config of {job} isn't that of its identity; freeze the study anew")
+        before = _attempts(table.folder(job))
         try:
             train(cfg)
-        except RunningElsewhere:
+        except USER_ERRORS:
+            if _attempts(table.folder(job)) == before:
+                # Refused before the run began: its record says so, or nobody would know in the morning.
+                with suppress(AlreadyFinished, RunningElsewhere), claim(cfg, root=cfg["runs"]):
+                    raise
             raise
-        except USER_ERRORS as error:
-            # Refused before the run began: its record says so, or nobody would know in the morning.
-            with suppress(AlreadyFinished, RunningElsewhere), claim(cfg, root=cfg["runs"]):
-                raise
-            raise error from None
+
+
+def _attempts(folder: Path) -> int:
+    return len((read_record(folder) or {}).get("attempts", ()))
 
 
 def end_with_parent() -> None:

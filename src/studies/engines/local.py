@@ -160,5 +160,6 @@ def _trainer(table: Table) -> Mapping[str, object]:
 
 
 def _gpus_of_a_job(table: Table) -> int:
-    devices = _trainer(table)["devices"]
-    return devices if isinstance(devices, int) and devices > 0 else len(visible_gpus()) or 1
+    """Those of the row that wants most."""
+    wanted = [variant.config["trainer"]["devices"] for variant in table.variants.values()]
+    return max(n if isinstance(n, int) and n > 0 else len(visible_gpus()) or 1 for n in wanted)

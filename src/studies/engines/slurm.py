@@ -265,10 +265,14 @@ class _Queue:
 
 def _shape(table: Table) -> tuple[int, int]:
     """Nodes of a job, and tasks on each: one for a device."""
-    trainer = next(iter(table.variants.values())).config["trainer"]
-    if not isinstance(trainer["devices"], int) or trainer["devices"] < 1:
-        raise ValueError(f"trainer.devices is {trainer['devices']!r}; SLURM must be told a number")
-    return trainer["num_nodes"], trainer["devices"]
+    trainers = [variant.config["trainer"] for variant in table.variants.values()]
+    shapes = {(trainer["num_nodes"], trainer["devices"]) for trainer in trainers}
+    if len(shapes) > 1:
+        raise ValueError("rows have different trainer.devices or trainer.num_nodes; SLURM takes one shape a study")
+    ((nodes, devices),) = shapes
+    if not isinstance(devices, int) or devices < 1:
+        raise ValueError(f"trainer.devices is {devices!r}; SLURM must be told a number")
+    return nodes, devices
 
 
 def _is_one_process(table: Table) -> bool:
