@@ -81,7 +81,8 @@ def _say(record: dict[str, Any]) -> None:
 def _test(cfg: dict[str, Any], folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     began = time.monotonic()
     L.seed_everything(cfg["seed"], verbose=False)
-    net, data = build_model(cfg), build(cfg["data"])
+    net = build_model(cfg)
+    data: ImageData = build(cfg["data"])
     if cfg["compile"]:
         net.compile()
     task = ImageClassifier(net, recipe=Recipe(**cfg["recipe"]), num_classes=cfg["data"]["num_classes"])
@@ -93,7 +94,7 @@ def _test(cfg: dict[str, Any], folder: Path, facts: dict[str, Any]) -> dict[str,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data shards itself, without repeating images
     )
-    log.info("testing on %d images", _images(data))
+    log.info("testing on %d images", data.length("test"))
     try:
         (results,) = trainer.test(task, datamodule=data, verbose=False)
     except BaseException:
@@ -125,10 +126,6 @@ def _test(cfg: dict[str, Any], folder: Path, facts: dict[str, Any]) -> dict[str,
         task.save_predictions(folder / "predictions.npz")
         write_json(folder / EVALUATION, record)  # last: where it is, all is
     return plain(record)
-
-
-def _images(data: ImageData) -> int:
-    return len(data.dataset("test"))  # type: ignore[arg-type]
 
 
 def interval(right: int, images: int) -> list[float]:

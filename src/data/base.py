@@ -1,8 +1,8 @@
 """What the trainer may ask of any data set."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Sized
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
@@ -88,6 +88,10 @@ class ImageData(L.LightningDataModule, ABC):
             self._datasets[split] = self.make_dataset(split)
         return self._datasets[split]
 
+    def length(self, split: Split) -> int:
+        """Number of images; torch's type of a data set doesn't know that ours have one."""
+        return len(cast(Sized, self.dataset(split)))
+
     def setup(self, stage: str | None = None) -> None:
         if stage in (None, "fit"):
             self.dataset("train")
@@ -98,7 +102,7 @@ class ImageData(L.LightningDataModule, ABC):
         dataset = self.dataset("train")
         rank, world_size = self._process()
         sampler = EpochSampler(
-            len(dataset),  # type: ignore[arg-type]
+            self.length("train"),
             batch_size=self.batch_size,
             seed=self.seed,
             rank=rank,
@@ -115,7 +119,7 @@ class ImageData(L.LightningDataModule, ABC):
     def _evaluation_loader(self, split: Split) -> DataLoader:
         dataset = self.dataset(split)
         rank, world_size = self._process()
-        sampler = EvaluationSampler(len(dataset), rank=rank, world_size=world_size)  # type: ignore[arg-type]
+        sampler = EvaluationSampler(self.length(split), rank=rank, world_size=world_size)
         return self._loader(dataset, sampler)
 
     def _loader(self, dataset: Dataset, sampler: EpochSampler | EvaluationSampler) -> DataLoader:

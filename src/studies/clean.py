@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from src.runs.record import OLD, last_sign_of_life, read_record
 from src.studies.definition import Study, StudyError
 from src.studies.freeze import freeze
 from src.studies.snapshot import SNAPSHOTS
-from src.studies.table import TABLES, find_tables, read_table
+from src.studies.states import states
+from src.studies.table import TABLES, Table, find_tables, read_table
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ def leftovers(study: Study, runs: Path) -> list[Leftover]:
             table = read_table(path)
         except StudyError:
             continue  # shown below, as a table of no use
+        if any(state.status == "running" for state in states(table)):
+            kept.add(table.key)  # a runner may be at it
         try:
             now = freeze(study.with_seeds(tuple(dict.fromkeys(job.seed for job in table.jobs))), table.asked)
         except ValueError:
@@ -45,9 +49,9 @@ def leftovers(study: Study, runs: Path) -> list[Leftover]:
         kept.add(now.key)
     if not tables:
         tables = [freeze(study, [f"runs={runs}"])]
-    wanted = {job.identity: job for table in tables for job in table.jobs}
+    wanted = {job.identity for table in [*tables, *_others(runs, study.name)] for job in table.jobs}
     return [
-        *_runs(runs / study.name, wanted.keys()),
+        *_runs(runs / study.name, wanted),
         *_tables(runs, study.name, kept),
         *_snapshots(runs),
     ]
@@ -82,6 +86,14 @@ def _tables(runs: Path, study: str, kept: set[str]) -> Iterator[Leftover]:
             yield Leftover(path, "a table of the study as it was")
             if path.with_suffix("").is_dir():
                 yield Leftover(path.with_suffix(""), "what that table's jobs printed")
+
+
+def _others(runs: Path, study: str) -> Iterator[Table]:
+    """Tables of other studies, which may count runs of this one as theirs."""
+    for path in runs.glob(f"*/{TABLES}/*.json"):
+        if path.parents[1].name != study:
+            with suppress(StudyError):
+                yield read_table(path)
 
 
 def _snapshots(runs: Path) -> Iterator[Leftover]:

@@ -9,7 +9,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config import CONF, resolve
@@ -91,7 +91,9 @@ def one_line(error: BaseException) -> str:
 
 
 def with_seed(composed: DictConfig, seed: int) -> DictConfig:
-    return OmegaConf.merge(composed, {"seed": seed})  # type: ignore[return-value]
+    changed = composed.copy()
+    changed.seed = seed
+    return changed
 
 
 def _differing(one: Any, other: Any, to: Path_ = ()) -> Iterator[Path_]:

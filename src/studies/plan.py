@@ -162,7 +162,7 @@ def _from_runs(name: str, found: Sequence[State], threads: int | None) -> dict[s
     """From the finished runs of a variant on hardware like this, with as many threads."""
     here = hardware()
     alike = [
-        state.record
+        state
         for state in found
         if state.job.name == name
         and state.status == "finished"
@@ -173,13 +173,13 @@ def _from_runs(name: str, found: Sequence[State], threads: int | None) -> dict[s
     ]
     if not alike:
         return None
-    took = [record["wall_seconds"] for record in alike]
+    took = [state.seconds or 0.0 for state in alike]
     scatter = 2 * stdev(took) / mean(took) if len(took) > 1 else UNSEEN
-    checkpoints = [file for record in alike[:1] for file in Path(record["folder"], "checkpoints").glob("*.ckpt")]
+    checkpoints = [file for state in alike[:1] for file in (state.folder / "checkpoints").glob("*.ckpt")]
     return {
         "seconds": mean(took),
         "unsure": max(scatter, 0.03),
-        "memory_mb": max(record["metrics"]["peak_memory_mb"] for record in alike),
+        "memory_mb": max(state.metrics["peak_memory_mb"] for state in alike),
         "disk_mb": sum(file.stat().st_size for file in checkpoints) / 1e6 + BESIDES_CHECKPOINTS_MB,
         "from": f"{len(took)} finished run{'s' * (len(took) > 1)}",
     }

@@ -45,6 +45,12 @@ class State:
     def metrics(self) -> Mapping[str, Any]:
         return (self.record or {}).get("metrics") or {}
 
+    @property
+    def seconds(self) -> float | None:
+        """What the job took, the start of its process included; None before it has a record."""
+        record = self.record or {}
+        return record.get("wall_seconds") and record["wall_seconds"] + (record.get("startup_seconds") or 0.0)
+
 
 def states(table: Table) -> list[State]:
     """All jobs of `table`, in its order.

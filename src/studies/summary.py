@@ -58,8 +58,8 @@ def seconds_by_variant(found: Sequence[State]) -> dict[str, list[float]]:
     """What finished runs took."""
     took: dict[str, list[float]] = {}
     for state in found:
-        if state.status == "finished" and state.record and state.record.get("wall_seconds"):
-            took.setdefault(state.job.name, []).append(state.record["wall_seconds"])
+        if state.status == "finished" and state.seconds:
+            took.setdefault(state.job.name, []).append(state.seconds)
     return took
 
 
@@ -100,7 +100,7 @@ def _job(state: State) -> dict[str, Any]:
         "status": state.status,
         "folder": str(state.folder),
         "attempts": len(record.get("attempts") or []),
-        "seconds": record.get("wall_seconds"),
+        "seconds": state.seconds,
         "error": f"{error['type']}: {error['message']}".splitlines()[0] if error else None,
         "progress": state.progress,
         "metrics": state.metrics or None,

@@ -80,15 +80,6 @@ class SlowStudy:
         until(all_train, f"attempt {attempt} of {' and '.join(jobs)} trains")
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind(tmp_path):
-    yield
-    left = processes(tmp_path)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left
-
-
 def parent(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 

@@ -22,15 +22,6 @@ from src.studies.freeze import freeze
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind(tmp_path):
-    yield
-    left = processes(tmp_path)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left
-
-
 def folder_of(runs, name, seed=0):
     (folder,) = [path for path in (runs / "s" / name).glob(f"seed{seed}-*") if "-old-" not in path.name]
     return folder

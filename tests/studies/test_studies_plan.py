@@ -393,3 +393,23 @@ def test_help_names_every_command(capsys):
     out = capsys.readouterr().out
     for name in ("plan", "run", "status", "logs", "retry", "clean", "pack", "unpack"):
         assert f"\n    {name} " in out
+
+
+def test_clean_leaves_what_another_study_counts_as_its_own(table, study, tmp_path):
+    rows = {"old": ["recipe.weight_decay=0.3"]}
+    here = freeze(read_study(str(write_study(study, rows))), [f"runs={table.runs}"])
+    there = freeze(read_study(str(write_study(tmp_path / "t", rows))), [f"runs={table.runs}"])
+    shared = finish(here, here.jobs[0])
+    there.write()
+    write_study(study, ROWS, seeds=2)
+    assert shared not in [leftover.path for leftover in leftovers(read_study(str(study)), table.runs)]
+    there.path.unlink()
+    assert shared in [leftover.path for leftover in leftovers(read_study(str(study)), table.runs)]
+
+
+def test_a_job_takes_the_start_of_its_process_too(table):
+    folder = finish(table, table.jobs[0], took=100.0)
+    record = json.loads((folder / "record.json").read_text())
+    write_json(folder / "record.json", record | {"startup_seconds": 9.0})
+    (state,) = [state for state in states(table) if state.status == "finished"]
+    assert state.seconds == 109 and summary(table, states(table))["variants"][0]["seconds"] == 109
