@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from src.runs.durations import seconds
 from src.runs.exit_codes import REFUSED
 from src.studies.definition import StudyError, parse_seeds, read_study
+from src.studies.latest import latest_table
 from src.studies.snapshot import folder_of
 from src.studies.states import states
 from src.studies.summary import summary
@@ -241,7 +242,7 @@ def _pack(options: argparse.Namespace) -> int:
     table = _latest(options)
     finished = [state.folder for state in states(table) if state.status == "finished"]
     archive = options.output or Path(f"{table.study}.tar.gz")
-    packed = pack(finished, table.runs, archive)
+    packed = pack(finished, table.runs, archive, table)
     print(f"{archive}: {packed} of {len(table.jobs)} runs, {archive.stat().st_size / 1e6:.1f} MB")
     return 0
 
@@ -257,22 +258,7 @@ def _unpack(options: argparse.Namespace) -> int:
 
 
 def _latest(options: argparse.Namespace) -> Table:
-    """The study's latest table of those that were asked for with these overrides, or of all if there are none."""
-    said = dict(override.partition("=")[::2] for override in options.overrides)
-    runs = Path(said.pop("runs", RUNS))
-    name = read_study(options.study).name
-    tables = [read_table(path) for path in find_tables(runs, name)]
-    seeds = parse_seeds(said.pop("seeds")) if "seeds" in said else None
-    asked = {f"{key}={value}" for key, value in said.items() if not _is(key, "engine")}
-    for table in tables:
-        known = {override for override in table.asked if not override.startswith("runs=")}
-        if (not asked or asked == known) and (seeds is None or set(seeds) == {job.seed for job in table.jobs}):
-            return table
-    others = f"; it was with {' or with '.join(' '.join(table.asked) or 'none' for table in tables)}" if tables else ""
-    more = " with these overrides" if asked or seeds else ""
-    raise StudyError(
-        f"study {name} has not been run{more} below {runs}{others}; python -m src.study run {options.study} starts it"
-    )
+    return latest_table(read_study(options.study).name, options.overrides, RUNS)
 
 
 def _runs(options: argparse.Namespace) -> Path:

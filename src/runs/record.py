@@ -54,14 +54,12 @@ class Record:
             OSError: it could not be written; the record on disk is the one before.
         """
         self.data.update(fields)
-        content = plain(self.data)
-        write_json(self.path, {**content, "checksum": _checksum(content)})
+        write_json(self.path, sealed(self.data))
 
     def copy(self) -> None:
         """Writes `record-copy.json`; where that fails the record itself is still there, so it is only said."""
-        content = plain(self.data)
         try:
-            write_json(self.path.with_name(COPY), {**content, "checksum": _checksum(content)})
+            write_json(self.path.with_name(COPY), sealed(self.data))
         except OSError as error:
             log.warning("%s has no copy of this attempt (%s)", self.path, error)
 
@@ -109,6 +107,12 @@ def _read(path: Path, silence: float) -> tuple[dict[str, Any] | None, str | None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         return None, f"is not a whole record ({error})"
     return record, None
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record as it stands on disk: plain data with its checksum."""
+    content = plain({key: value for key, value in record.items() if key not in (*ADDED, "checksum")})
+    return {**content, "checksum": _checksum(content)}
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """Finished runs between machines: `pack` them into one file there, `unpack` it among the runs here.
 
 The file is an ordinary .tar.gz. Its first member, manifest.json, lists the runs and the SHA-256 of every file; the
-same runs always give the same bytes. Checkpoints, claims and W&B's files stay where they are.
+same runs always give the same bytes. Checkpoints, claims and W&B's files stay where they are, and so do the paths of
+the machine: in records and logs the folder of runs is `runs`, the project's `.`, and the user's `~`. The study's table
+travels along, so that what is still missing is known there too.
 
 An archive may come from anywhere, so `unpack` believes nothing: what it writes is bounded in place, kind and size,
 and all of it is verified in a hidden folder before the first run is moved to its place. That finds accidents and
@@ -19,15 +21,17 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Self
 
 from src.runs import claims
 from src.runs.identity import identity, run_folder
-from src.runs.record import COPY, RECORD, read_record
+from src.runs.record import COPY, RECORD, read_record, sealed
 from src.runs.session import set_aside
+from src.studies.definition import StudyError
+from src.studies.table import TABLES, Table, read_table
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +46,14 @@ MAX_FILES = 100_000
 RESULT = ("val/acc1", "test/acc1", "test/loss", "best_epoch", "test/acc1_per_class")
 
 _FOLDER = re.compile(r"([^./\\][^/\\]{0,127}/){2}seed[0-9]+-[0-9a-f]+")
-_FILE = re.compile(r"record\.json|predictions\.npz|log\.txt|git(-attempt[0-9]+)?\.diff|curves/[\w-]+/[\w-]+\.csv", re.A)
+_FILE = re.compile(
+    r"record\.json|(predictions|points)\.npz|log\.txt|git(-attempt[0-9]+)?\.diff|curves/[\w-]+/[\w-]+\.csv", re.A
+)
+_TABLE = re.compile(rf"[^./\\][^/\\]{{0,127}}/{re.escape(TABLES)}/[0-9a-f]{{10}}\.json", re.A)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 2**20
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 class ArchiveError(ValueError):
@@ -69,12 +78,13 @@ class Merged:
 # ---------------------------------------------------------------------------------------------- pack
 
 
-def pack(folders: Sequence[Path], runs: Path, archive: Path) -> int:
+def pack(folders: Sequence[Path], runs: Path, archive: Path, table: Table | None = None) -> int:
     """Writes the finished ones of `folders` into `archive`, and returns how many they are.
 
     Args:
         folders: of single runs.
         runs: the folder of all studies, in which they lie.
+        table: of their study; None for runs without one.
 
     Raises:
         ArchiveError: none is finished; or one is no run, isn't what its record says, or is too large.
@@ -82,6 +92,7 @@ def pack(folders: Sequence[Path], runs: Path, archive: Path) -> int:
     """
     files: dict[str, Path] = {}
     entries = []
+    hide = _paths_to_hide(runs)
     for folder in sorted({_relative(folder, runs) for folder in folders}):
         record = read_record(runs / folder)
         if record is None or record["status"] != "finished":
@@ -96,8 +107,13 @@ def pack(folders: Sequence[Path], runs: Path, archive: Path) -> int:
             f"{MAX_TOTAL // 2**30} GiB; pack fewer at a time"
         )
 
-    hashes = {name: hashlib.sha256(_content(path)).hexdigest() for name, path in sorted(files.items())}
-    manifest = {"format": FORMAT, "files": hashes, "runs": entries}
+    hashes = {name: hashlib.sha256(_content(path, hide)).hexdigest() for name, path in sorted(files.items())}
+    tables = {} if table is None else _table_file(table, hide)
+    manifest = {
+        "format": FORMAT,
+        "files": hashes | {name: hashlib.sha256(content).hexdigest() for name, content in tables.items()},
+        "runs": entries,
+    }
     archive.parent.mkdir(parents=True, exist_ok=True)
     with (
         _replacing(archive) as file,
@@ -106,8 +122,10 @@ def pack(folders: Sequence[Path], runs: Path, archive: Path) -> int:
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         _add(tar, MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+        for name, content in tables.items():
+            _add(tar, name, content)
         for name, sha256 in hashes.items():
-            content = _content(files[name])
+            content = _content(files[name], hide)
             if hashlib.sha256(content).hexdigest() != sha256:
                 raise ArchiveError(f"{files[name]} changed while it was packed; pack again")
             _add(tar, name, content)
@@ -132,14 +150,53 @@ def _files(folder: str, runs: Path, *, recovered: bool) -> dict[str, Path]:
     return {f"{folder}/{name}": path for name, path in found.items()}
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, hide: Sequence[tuple[re.Pattern[str], str]]) -> bytes:
+    """What travels of a file."""
     with path.open("rb") as file:
         content = file.read(MAX_FILE + 1)
     if len(content) > MAX_FILE:
         raise ArchiveError(
             f"{path} is larger than {MAX_FILE // 2**20} MiB, the limit in archives; shorten or remove it"
         )
+    if path.name in (RECORD, COPY):
+        record = sealed(_without_paths(json.loads(content), hide))
+        return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
+    if path.suffix in (".txt", ".diff"):
+        return _without_paths(content.decode(errors="replace"), hide).encode()
     return content
+
+
+def _table_file(table: Table, hide: Sequence[tuple[re.Pattern[str], str]]) -> dict[str, bytes]:
+    """The table, to be read and not to be run: the code that its jobs run stays here."""
+    variants = {
+        name: replace(variant, config=_without_paths(variant.config, hide)) for name, variant in table.variants.items()
+    }
+    asked = tuple(override for override in table.asked if not override.startswith("runs="))
+    travelling = replace(table, variants=variants, asked=asked, code=None)
+    with tempfile.TemporaryDirectory() as folder:
+        written = travelling.write(Path(folder))
+        return {f"{table.study}/{TABLES}/{written.name}": written.read_bytes()}
+
+
+def _paths_to_hide(runs: Path) -> list[tuple[re.Pattern[str], str]]:
+    """What is put in place of paths of this machine, the longest first."""
+    known = {str(runs.absolute()): "runs", str(runs.resolve()): "runs", str(PROJECT): ".", str(Path.home()): "~"}
+    return [
+        (re.compile(re.escape(path) + r"(?![\w.-])"), short)
+        for path, short in sorted(known.items(), key=lambda item: -len(item[0]))
+        if path != "/"
+    ]
+
+
+def _without_paths(value: Any, hide: Sequence[tuple[re.Pattern[str], str]]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(child, hide) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(child, hide) for child in value]
+    if isinstance(value, str):
+        for path, short in hide:
+            value = path.sub(short, value)
+    return value
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -268,7 +325,7 @@ def _manifest(text: bytes) -> dict[str, Any]:
         raise ArchiveError(f"its {MANIFEST} must name 1 to {MAX_FILES} files")
     for name, sha256 in files.items():
         *folder, rest = name.split("/", 3)
-        if not (_is_run("/".join(folder)) and _FILE.fullmatch(rest)):
+        if not _TABLE.fullmatch(name) and not (_is_run("/".join(folder)) and _FILE.fullmatch(rest)):
             raise ArchiveError(f"{name!r} is no file of a run that archives take")
         if not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
             raise ArchiveError(f"{name!r} has {sha256!r} as its SHA-256")
@@ -282,7 +339,12 @@ def _is_run(folder: str) -> bool:
 def _verified(arrived: Path, manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The records of all runs, by their folders, each of them what its folder and the manifest say."""
     records = {}
-    for folder in sorted({"/".join(name.split("/")[:3]) for name in manifest["files"]}):
+    for name in filter(_TABLE.fullmatch, manifest["files"]):
+        try:
+            read_table(arrived / name)
+        except StudyError as error:
+            raise ArchiveError(f"{name} isn't a whole table ({error})") from error
+    for folder in sorted({"/".join(name.split("/")[:3]) for name in manifest["files"] if not _TABLE.fullmatch(name)}):
         record = read_record(arrived / folder)
         if record is None:
             raise ArchiveError(f"{folder} has no {RECORD}")
@@ -348,6 +410,10 @@ def _merge(arrived: Path, records: dict[str, dict[str, Any]], runs: Path, keep_o
             if folder in claimed:
                 claimed[folder] = set_aside(runs / folder, claimed[folder])
             _move_in(arrived / folder, runs / folder)
+        for table in arrived.glob(f"*/{TABLES}/*.json"):
+            place = runs / table.relative_to(arrived)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            table.replace(place)
     finally:
         for claim in claimed.values():
             claim.release()

@@ -19,6 +19,8 @@ from src.runs.record import Record, find_records, read_record
 from src.runs.session import AlreadyFinished, claim
 from src.studies import archive as archive_module
 from src.studies.archive import ArchiveError, Merged, pack, unpack
+from src.studies.states import states
+from src.studies.table import Table, Variant, find_tables, jobs_of, read_table
 
 ROOT = Path(__file__).parents[2]
 CFG = {
@@ -564,3 +566,56 @@ def test_a_small_archive_of_zeros_is_bounded(packed, tmp_path, monkeypatch):
     assert archive.stat().st_size < 20_000
     monkeypatch.setattr(archive_module, "MAX_FILE", 2**20)
     refused(archive, tmp_path / "there", "has 8388608 bytes; the limit is 1048576")
+
+
+# ------------------------------------------------------------------------- paths, and the study's table
+
+
+def study_table(runs):
+    """A study of two runs, of which one is finished."""
+    config = {**CFG, "runs": str(runs)}
+    variant = Variant("v", config, (("seed",),))
+    table = Table("s", "Why?", (f"runs={runs}", "lr=0.1"), runs, {"v": variant}, jobs_of([variant], (0, 1)), code="c")
+    table.write()
+    return table
+
+
+def test_paths_of_the_machine_stay_there(tmp_path):
+    runs = tmp_path / "there"
+    folder = finished(runs, runs=str(runs))
+    (folder / "log.txt").write_text(
+        f"saved {folder}/last.ckpt\nby {ROOT}/src/train.py in {Path.home()}/.cache, {runs}-2\n"
+    )
+    pack([folder], runs, tmp_path / "runs.tar.gz", study_table(runs))
+    packed = contents(tmp_path / "runs.tar.gz")
+    assert b"\n".join(packed.values()).count(str(runs).encode()) == 1, "another folder whose name begins like it"
+    inside = folder.relative_to(runs).as_posix()
+    log = packed[f"{inside}/log.txt"].decode()
+    assert log == f"saved runs/{inside}/last.ckpt\nby ./src/train.py in ~/.cache, {runs}-2\n"
+
+    unpack(tmp_path / "runs.tar.gz", tmp_path / "here")
+    record = read_record(tmp_path / "here" / inside)
+    assert record["status"] == "finished", "its checksum is that of what travelled"
+    assert record["config"]["runs"] == "runs"
+
+
+def test_the_table_says_what_is_missing(tmp_path):
+    runs = tmp_path / "there"
+    table = study_table(runs)
+    finished(runs, runs=str(runs))
+    pack([table.folder(table.jobs[0])], runs, tmp_path / "runs.tar.gz", table)
+    unpack(tmp_path / "runs.tar.gz", tmp_path / "here")
+    (path,) = find_tables(tmp_path / "here", "s")
+    moved = read_table(path)
+    assert [state.status for state in states(moved)] == ["finished", "waiting"]
+    assert (moved.asked, moved.code) == (("lr=0.1",), None)
+    unpack(tmp_path / "runs.tar.gz", tmp_path / "here")  # again: nothing new
+
+
+def test_an_edited_table_is_refused(packed, tmp_path):
+    archive, there, _ = packed
+    table = study_table(there)
+    files = {name: content for name, content in contents(archive).items() if name != "manifest.json"}
+    files[f"s/.tables/{table.path.name}"] = table.path.read_bytes().replace(b"Why?", b"Who?")
+    forge(archive, files=files)
+    refused(archive, tmp_path / "here", "isn't a whole table")
