@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from src.callbacks.divergence import Divergence
 from src.callbacks.efficiency import Efficiency, peak_memory_mb
+from src.callbacks.energy import Energy
 from src.callbacks.epoch_seed import EpochSeed
 from src.callbacks.offset_diagnostics import OffsetDiagnostics, deformable_blocks
 from src.callbacks.progress_file import ProgressFile
@@ -22,14 +23,18 @@ from src.config import build, build_model
 from src.models.checkpointing import checkpoint_activations
 from src.models.weights import provenance_of
 from src.pins import fingerprint_of, pinned
+from src.points import points_on
 from src.ranks import end_other_ranks
 from src.recipe import Recipe
+from src.reports.points import POINTS, write_points
+from src.reports.results import PREDICTIONS
 from src.runs.checkpoint_io import WholeCheckpointIO, whole
 from src.runs.code import code_files
 from src.runs.console import log_to
 from src.runs.process import rank, seconds_since_start
 from src.runs.progress import progress
 from src.runs.session import BEST, CHECKPOINT, AlreadyFinished, Run, claim
+from src.runs.wandb_artifacts import log_checkpoints
 from src.runs.wandb_logger import MODES, logged_to_wandb
 
 log = logging.getLogger(__name__)
@@ -76,6 +81,8 @@ def train(cfg: dict[str, Any]) -> dict[str, Any]:
                 loggers.append(stack.enter_context(logged_to_wandb(cfg, run)))
             metrics = _fit_and_test(cfg, run, loggers)
             run.finish(metrics, best={"val/acc1": metrics["val/acc1"], "epoch": metrics["best_epoch"]})
+            if cfg["logger"]["wandb"] and cfg["logger"].get("checkpoints"):
+                log_checkpoints(loggers[-1], run)
             log.info("val/acc1 %.4f  test/acc1 %.4f", metrics["val/acc1"], metrics["test/acc1"])
             return metrics
     except AlreadyFinished as finished:
@@ -123,12 +130,12 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
         net.compile()
     task = ImageClassifier(net, recipe=recipe, num_classes=cfg["data"]["num_classes"])
 
-    efficiency = Efficiency()
+    efficiency, energy = Efficiency(), Energy()
     # Two: with one, `last` is only written when `best` is.
     folder = run.folder / CHECKPOINT.parent
     best = ModelCheckpoint(folder, filename=BEST.stem, monitor="val/acc1", mode="max", enable_version_counter=False)
     last = ModelCheckpoint(folder, filename=CHECKPOINT.stem, save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks: list[L.Callback] = [EpochSeed(cfg["seed"]), efficiency, LearningRateMonitor("step"), best, last]
+    callbacks: list[L.Callback] = [EpochSeed(cfg["seed"]), efficiency, energy, LearningRateMonitor("step"), best, last]
     callbacks += [StopSignals(), Divergence(), progress(PROGRESS[cfg["progress"]]), ProgressFile(run.folder)]
     if diagnosed:
         callbacks.append(OffsetDiagnostics(every=cfg["trainer"]["log_every_n_steps"]))
@@ -157,7 +164,10 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     tested = dict(results)
 
     if rank() == 0:
-        task.save_predictions(run.folder / "predictions.npz")
+        task.save_predictions(run.folder / PREDICTIONS)
+        points = points_on(net, data)
+        if points is not None:
+            write_points(run.folder / POINTS, points)
     per_class = {key: tested.pop(key) for key in sorted(tested) if key.startswith("test/acc1_class/")}
     return {
         "val/acc1": best_score,
@@ -166,6 +176,8 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
         "test/acc1_per_class": list(per_class.values()),
         "images_per_second": efficiency.images_per_second,
         "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
+        "energy_kj": energy.kilojoules,
+        "energy_source": energy.source,
         "epochs": trainer.current_epoch,
     }
 

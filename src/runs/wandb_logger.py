@@ -12,7 +12,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +34,8 @@ STEP = "trainer/global_step"  # what Lightning logs beside every metric
 # The number in the runs table: W&B would take the last, which is neither the best nor what papers report.
 # Whole names only: of two patterns that both match, W&B takes now one and now the other.
 SUMMARIES = {"val/acc1": "max", "val/loss": "min", "train/loss": "min"}
+
+REPORTS = ".report"  # below a study's folder: W&B's files of its reports; hidden, so that nobody looks for runs there
 
 INIT_TIMEOUT = 30.0  # seconds until a missing network is taken for one
 FINISH_TIMEOUT = 300.0  # seconds for the last uploads; what is left stays on disk for `wandb sync`
@@ -71,7 +73,7 @@ def wandb_logger(cfg: Mapping[str, Any], run: Run) -> WandbLogger:
 
     attempts = run.record.data["attempts"]
     known = run.record.data.get("wandb") or {"id": f"{run.record.data['identity']}-{attempts[0]['token']}"}
-    mode = _mode(settings.get("mode", "auto"))
+    mode = effective_mode(settings.get("mode", "auto"))
     run.update(wandb={**known, "project": project, "entity": entity, "mode": mode})
 
     code = {key: run.record.data["git"][key] for key in ("commit", "dirty")}
@@ -84,26 +86,19 @@ def wandb_logger(cfg: Mapping[str, Any], run: Run) -> WandbLogger:
             name=f"{cfg['name']}-s{cfg['seed']}",
             group=cfg["name"],
             job_type="train",
-            tags=_tags(cfg),
+            tags=tags_of(cfg),
             dir=run.folder,
             config={**cfg, "identity": run.record.data["identity"], "git": code},
             resume="allow",
             reinit="create_new",  # never the run of a job before, not even of one that wasn't finished
-            settings=_settings(mode),
+            settings=wandb_settings(mode),
         )
 
     # Read before the new file exists, and only where no server knows how far the run got.
     done = _steps_on_disk(run.folder) if len(attempts) > 1 else 0
-    try:
-        experiment = init(mode)
-    except (wandb.Error, TimeoutError) as error:
-        if mode != "online":
-            raise
-        mode = "offline"
-        reason = str(error).partition("\n")[0]
-        log.warning("W&B cannot be reached (%s); logged offline, `wandb sync` sends it later", reason)
-        wandb.teardown()  # its service would still hold the id: "run ID ... is in use"
-        experiment = init(mode)
+    experiment, used = started(init, mode)
+    if used != mode:
+        mode = used
         run.update(wandb={**known, "project": project, "entity": entity, "mode": mode})
 
     # As WandbLogger does for runs that it starts itself: everything over the trainer's steps. W&B's own steps
@@ -118,6 +113,19 @@ def wandb_logger(cfg: Mapping[str, Any], run: Run) -> WandbLogger:
     if mode == "online":
         log.info("W&B: %s", experiment.url)
     return WandbLogger(project=project, name=experiment.name, save_dir=run.folder, experiment=experiment)
+
+
+def started(init: Callable[[str], wandb.Run], mode: str) -> tuple[wandb.Run, str]:
+    """The W&B run that `init(mode)` starts, offline if there is no way to be online, and the mode that it has."""
+    try:
+        return init(mode), mode
+    except (wandb.Error, TimeoutError) as error:
+        if mode != "online":
+            raise
+        reason = str(error).partition("\n")[0]
+    log.warning("W&B cannot be reached (%s); logged offline, python -m src.sync sends it later", reason)
+    wandb.teardown()  # its service would still hold the id: "run ID ... is in use"
+    return init("offline"), "offline"
 
 
 def finish_wandb(logger: WandbLogger, exit_code: int) -> None:
@@ -154,15 +162,20 @@ def read_offline_run(folder: str | Path) -> dict[str, Any]:
     if not files:
         raise FileNotFoundError(f"{folder} holds no wandb/*run-*/run-*.wandb; was the run logged to W&B?")
     history = [row for file in files for row in _history(file)]
-    return {**json.loads(_inspect(files[-1], "--summary")), "history": history}
+    return {**json.loads(inspect_file(files[-1], "--summary")), "history": history}
 
 
 def _history(file: Path) -> list[dict[str, Any]]:
-    records = map(json.loads, _inspect(file).splitlines())
+    records = map(json.loads, inspect_file(file).splitlines())
     return [record["history"]["item"] for record in records if record["type"] == "history"]
 
 
-def _inspect(file: Path, *options: str) -> str:
+def inspect_file(file: Path, *options: str) -> str:
+    """What `wandb leet inspect --json` prints about a .wandb file: a record per line, or as `options` say.
+
+    Raises:
+        ValueError: W&B cannot read it.
+    """
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
     if done.returncode != 0:
@@ -184,7 +197,12 @@ def _steps_on_disk(folder: Path) -> int:
 # ------------------------------------------------------------------------------------------- settings
 
 
-def _mode(wanted: str) -> str:
+def effective_mode(wanted: str) -> str:
+    """The mode that W&B is started in: "online", "offline" or "disabled".
+
+    Raises:
+        ValueError: `wanted` is not one of `MODES`.
+    """
     if wanted not in MODES:
         raise ValueError(f"logger.mode={wanted!r} is unknown; choose one of {', '.join(MODES)}")
     if wanted == "auto":
@@ -192,14 +210,14 @@ def _mode(wanted: str) -> str:
         said = os.environ.get("WANDB_MODE", "").lower()
         wanted = {"dryrun": "offline", "run": "online"}.get(said, said)
         if wanted not in ("online", "offline", "disabled"):
-            return "online" if _has_key() else "offline"
-    if wanted == "online" and not _has_key():
-        log.warning("W&B has no key, so it logs offline; `wandb login`, then `wandb sync` sends it")
+            return "online" if has_key() else "offline"
+    if wanted == "online" and not has_key():
+        log.warning("W&B has no key, so it logs offline; `wandb login`, then python -m src.sync sends it")
         return "offline"  # rather than asking for one on a machine where nobody answers
     return wanted
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether W&B could log in without asking. Doesn't use the network, so the key may still be wrong."""
     host = wandb.Settings().base_url
     try:
@@ -209,7 +227,8 @@ def _has_key() -> bool:
         return False
 
 
-def _settings(mode: str) -> wandb.Settings:
+def wandb_settings(mode: str) -> wandb.Settings:
+    """Of every run that is logged here, whatever it holds."""
     return wandb.Settings(
         mode=cast(Any, mode),
         silent=True,
@@ -225,7 +244,7 @@ def _settings(mode: str) -> wandb.Settings:
     )
 
 
-def _tags(cfg: Mapping[str, Any]) -> list[str]:
+def tags_of(cfg: Mapping[str, Any]) -> list[str]:
     """What runs are filtered by: study, data, model, and the axes on which the variant differs."""
     names = []
     for group in ("data", "model"):

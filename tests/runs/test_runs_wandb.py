@@ -78,7 +78,7 @@ def test_a_run_reads_back(tmp_path):
 
 def test_tags_name_the_model_by_its_class_if_it_has_no_name():
     cfg = {**CFG, "study": "offset", "model": {"_target_": "src.models.dat.DAT"}, "data": {"name": "d" * 70}}
-    assert module._tags(cfg) == ["offset", "d" * 64, "DAT"]
+    assert module.tags_of(cfg) == ["offset", "d" * 64, "DAT"]
 
 
 def test_is_grouped_by_variant(tmp_path):
@@ -91,7 +91,7 @@ def test_every_metric_goes_over_the_trainers_steps(tmp_path):
     with claim(CFG, root=tmp_path) as run, logged_to_wandb(CFG, run) as logger:
         logger.log_metrics({"anything": 1.0}, step=7)
         run.finish({})
-    records = [json.loads(line) for line in module._inspect(find_offline_runs(run.folder)[0]).splitlines()]
+    records = [json.loads(line) for line in module.inspect_file(find_offline_runs(run.folder)[0]).splitlines()]
     metrics = [record["metric"] for record in records if record["type"] == "metric"]
     over = {m.get("name") or m.get("glob_name"): m.get("step_metric") for m in metrics}
     assert over.pop("trainer/global_step") is None
@@ -293,14 +293,14 @@ def test_without_a_network_online_becomes_offline(tmp_path, monkeypatch, caplog)
 def test_mode(monkeypatch, environment, wanted, mode):
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
-    assert module._mode(wanted) == mode
+    assert module.effective_mode(wanted) == mode
 
 
 def test_a_key_in_netrc_counts(monkeypatch, tmp_path):
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {'0' * 40}\n")
-    assert module._mode("auto") == "online"
+    assert module.effective_mode("auto") == "online"
 
 
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="choose one of auto, online"):
-        module._mode("on")
+        module.effective_mode("on")

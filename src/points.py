@@ -1,0 +1,125 @@
+"""Where a network's points lie on a few images.
+
+A run leaves them behind in `points.npz`. For runs that were recorded without, and still have their weights:
+
+python -m src.points runs/table6_geometry
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from src.callbacks.offset_diagnostics import deformable_blocks
+from src.data.base import ImageData
+from src.reports.points import POINTS, Block, Points, read_points, write_points
+from src.runs.record import find_records
+from src.runs.session import BEST
+
+log = logging.getLogger(__name__)
+
+IMAGES = 3  # of the test set, the first ones
+SIDE = 128  # pixels of a picture; larger images are shrunk to it
+
+
+def points_on(net: nn.Module, data: ImageData, count: int = IMAGES) -> Points | None:
+    """Points of every deformable block on the first `count` test images; None for networks without such blocks.
+
+    The network stays in the mode it was in.
+    """
+    blocks = deformable_blocks(net)
+    if not blocks:
+        return None
+    dataset = data.dataset("test")
+    images = torch.stack([dataset[number][0] for number in range(min(count, data.length("test")))])
+    seen: dict[nn.Module, tuple[tuple[int, int], Tensor]] = {}
+
+    def look(sampling: nn.Module, given: tuple[Tensor, Tensor]) -> None:
+        seen[sampling] = (given[0].shape[2], given[0].shape[3]), given[1]
+
+    hooks = [attention.sampling.register_forward_pre_hook(look) for _, attention in blocks]
+    training, device = net.training, next(net.parameters()).device
+    try:
+        with torch.no_grad():
+            net.eval().forward(images.to(device))  # not compiled: that knows nothing of hooks
+    finally:
+        net.train(training)
+        for hook in hooks:
+            hook.remove()
+
+    side = min(SIDE, images.shape[-1])
+    found: dict[str, Block] = {}
+    for stage, attention in blocks:
+        map_size, points = seen[attention.sampling]
+        reference = attention.reference_grid.keys(map_size, points.shape[2:4], points.device)
+        name = f"{stage}.{sum(other.startswith(f'{stage}.') for other in found)}"
+        found[name] = Block(
+            _pixels(reference, map_size, side).reshape(-1, 2),
+            _pixels(points, map_size, side).reshape(*points.shape[:2], -1, 2),
+        )
+    return Points(_pictures(images, side), found)
+
+
+def _pixels(yx: Tensor, map_size: tuple[int, int], side: int) -> np.ndarray:
+    """From -1..1, the centres of the border pixels of the map, to (x, y) in pixels of a picture."""
+    size = yx.new_tensor(map_size)
+    position = (yx.float() + 1) / 2 * (size - 1) + 0.5
+    return (position * (side / size) - 0.5).flip(-1).cpu().numpy()
+
+
+def _pictures(images: Tensor, side: int) -> np.ndarray:
+    """Bytes (N, H, W, 3); each image's own least and greatest value are black and white."""
+    if side < images.shape[-1]:
+        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return ((images - low) / (high - low).clamp_min(1e-6) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def of_run(record: Mapping[str, Any], count: int = IMAGES) -> Points | None:
+    """As `points_on`, of a finished run with the weights that validation chose.
+
+    Raises:
+        OSError: its checkpoint isn't there.
+    """
+    from src.config import build, build_model
+
+    net = build_model(record["config"])
+    saved = torch.load(Path(record["folder"]) / BEST, weights_only=True, map_location="cpu", mmap=True)
+    weights = {key.removeprefix("net."): value for key, value in saved["state_dict"].items() if key.startswith("net.")}
+    net.load_state_dict(weights)
+    return points_on(net, build(record["config"]["data"]), count)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="a run's folder, or one with many")
+    options = parser.parse_args()
+    records = [record for record in find_records(options.runs) if record["status"] == "finished"]
+    if not records:
+        parser.error(f"no finished run below {options.runs}")
+    for record in records:
+        folder = Path(record["folder"])
+        if read_points(folder) is not None:
+            continue
+        try:
+            points = of_run(record)
+        except OSError as error:
+            print(f"{folder}: {error}", file=sys.stderr)
+            continue
+        if points is None:
+            print(f"{folder}: no deformable block")
+        else:
+            write_points(folder / POINTS, points)
+            print(f"{folder}: {', '.join(points.blocks)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From finished runs to a table, figures and a sentence that a reviewer accepts."""
