@@ -188,9 +188,9 @@ TABLES = {
         f"any of {ROWS}, Holm": f"sign flip, any of {ROWS}",
         f"any of {ROWS}, t test": f"t test, any of {ROWS}",
         "finds 1 sd": "sign flip finds 1 sd",
-        "by t test": "t test finds 1 sd",
+        "finds 1 sd, t test": "t test finds 1 sd",
         "finds 2 sd": "sign flip finds 2 sd",
-        "by t test ": "t test finds 2 sd",
+        "finds 2 sd, t test": "t test finds 2 sd",
         "finds what 4 of 5 should": f"sign flip finds what {POWER:.0%} should",
     },
     "verdicts": {

@@ -95,8 +95,9 @@ def _needed(one: Paired, rows: int) -> str:
     if smallest_p(one.seeds, rows) > ALPHA:
         comparisons = "one comparison needs" if rows == 1 else f"{rows} comparisons need"
         return f"{comparisons} {seeds_needed(ALPHA, rows)} seeds or more to reach p = {ALPHA}"
+    # What a t test finds 4 times out of 5, sign flips find 64 to 79 times out of 100 with the seeds that come here.
     found = _detectable(one.seeds, rows) * (one.sd or 0.0)
-    return f"{one.seeds} seeds find a difference of {_points(found)} points 4 times out of 5"
+    return f"{one.seeds} seeds find a difference of {_points(found)} points at least 3 times out of 5"
 
 
 @cache

@@ -26,6 +26,13 @@ function scale(low, high, from, to) {
   return (value) => from + ((value - low) / (high - low || 1)) * (to - from);
 }
 
+/** Which rows would squeeze the others into a spot: more than five times as far from 0 as the next one, or as 2 points. */
+function farOff(rows) {
+  const sizes = rows.map((row) => Math.abs(row.mean ?? 0)).sort((a, b) => a - b);
+  const from = sizes.findIndex((size, at) => 2 * at >= sizes.length && size > 5 * Math.max(sizes[at - 1] ?? 0, 2));
+  return (row) => from > 0 && Math.abs(row.mean ?? 0) >= sizes[from];
+}
+
 /**
  * Differences with their intervals, a row each.
  * Rows: name, mean, interval or null, differences of single seeds, published difference or null, class, sentence.
@@ -37,11 +44,13 @@ function forest(place, rows, width) {
   const right = narrow ? 8 : 190;
   const height = narrow ? 44 : 28;
   const bottom = rows.length * height + 12;
-  const all = rows.flatMap((row) => [row.mean, ...(row.interval ?? []), ...row.differences, row.published]);
+  const far = farOff(rows);
+  const all = rows.filter((row) => !far(row)).flatMap((row) => [row.mean, ...(row.interval ?? []), ...row.differences, row.published]);
   const known = [0, ...all.filter((value) => value != null)];
   const [low, high] = [Math.min(...known), Math.max(...known)];
   const pad = 0.05 * (high - low || 1);
-  const x = scale(low - pad, high + pad, left, width - right);
+  const within = scale(low - pad, high + pad, left, width - right);
+  const x = (value) => Math.min(Math.max(within(value), left), width - right);
   const marks = ticks(low - pad, high + pad, narrow ? 4 : 7);
   const parts = marks.values.flatMap((value) => [
     draw("line", { x1: x(value), x2: x(value), y1: 4, y2: bottom, class: "grid" }),
@@ -53,13 +62,19 @@ function forest(place, rows, width) {
   rows.forEach((row, at) => {
     const y = 4 + at * height + (narrow ? 30 : height / 2);
     const group = draw("g", { class: row.mark }, draw("title", {}, row.sentence));
-    for (const value of row.differences) group.append(draw("circle", { cx: x(value), cy: y, r: 2.6, class: "seed", stroke: "none" }));
-    if (row.interval)
-      group.append(draw("line", { x1: x(row.interval[0]), x2: x(row.interval[1]), y1: y, y2: y, "stroke-width": 2 }));
+    if (far(row)) {
+      const [edge, tip] = row.mean < 0 ? [left, 8] : [width - right, -8]; // the numbers beside it say how far it is
+      group.append(draw("path", { d: `M${edge} ${y}l${tip} -5v10z`, class: "far", stroke: "none" }));
+    } else {
+      for (const value of row.differences)
+        group.append(draw("circle", { cx: x(value), cy: y, r: 2.6, class: "seed", stroke: "none" }));
+      if (row.interval)
+        group.append(draw("line", { x1: x(row.interval[0]), x2: x(row.interval[1]), y1: y, y2: y, "stroke-width": 2 }));
+      if (row.mean != null)
+        group.append(draw("rect", { x: x(row.mean) - 4, y: y - 4, width: 8, height: 8, stroke: "none" }));
+    }
     if (row.published != null)
       group.append(draw("path", { d: `M${x(row.published)} ${y - 6}l5 6l-5 6l-5 -6z`, class: "published" }));
-    if (row.mean != null)
-      group.append(draw("rect", { x: x(row.mean) - 4, y: y - 4, width: 8, height: 8, stroke: "none" }));
     const numbers = row.mean == null ? "no common seed" : `${signed(row.mean, 2)}${row.interval ? ` (${interval(row.interval, 1)})` : ""}`;
     parts.push(group);
     parts.push(narrow

@@ -85,7 +85,7 @@ function variantDetails(variant, comparison) {
       ["Effect size (Hedges)", number(paired.effect_size, 2)],
       ["p, sign flips", probability(paired.p)],
       ["p after Holm", probability(comparison.p_holm)],
-      ["Found 4 times out of 5", paired.detectable != null && `differences from ${number(paired.detectable, 2)} points, uncorrected`],
+      ["A t test finds 4 times out of 5", paired.detectable != null && `differences from ${number(paired.detectable, 2)} points, uncorrected`],
       ["Other images, same networks", images && `${interval(images.other_images, 2)}, 95 %`],
       ["Other images and seeds", images?.other_seeds_and_images && `${interval(images.other_seeds_and_images, 2)}, 95 %`],
     ]), make("h3", {}, "Seed by seed"), plainTable("Differences of test top-1, points", ["Seed", "Difference"],
