@@ -16,6 +16,7 @@ from src.config import CONF, load_config
 from src.data.base import DataError
 from src.models import bilinear
 from src.models.geometry import GeometryError
+from src.reports.points import read_points
 from src.runs.record import find_records, read_record
 from src.runs.wandb_logger import read_offline_run
 
@@ -63,6 +64,23 @@ def test_predictions_are_those_that_were_scored(finished):
     saved = np.load(f"{record['folder']}/predictions.npz")
     assert len(saved["label"]) == 6
     assert (saved["label"] == saved["predicted"]).mean() == pytest.approx(record["metrics"]["test/acc1"])
+
+
+def test_points_are_those_of_the_best_weights(finished):
+    _, record = finished
+    saved = read_points(Path(record["folder"]))
+    assert saved is not None and saved.images.shape[0] == 3 and saved.images.dtype == np.uint8
+    assert [name.split(".")[0] for name in saved.blocks] == ["three", "four"]
+    for block in saved.blocks.values():
+        assert block.points.shape[2:] == block.reference.shape
+        assert np.abs(block.points - block.reference).max() > 0
+
+
+def test_energy_is_a_counter_s_or_nothing(finished):
+    _, record = finished
+    energy, source = (record["metrics"].get(key) for key in ("energy_kj", "energy_source"))
+    assert (energy is None) == (source is None)
+    assert energy is None or energy > 0
 
 
 def test_curves_are_on_disk_with_offsets(finished):
