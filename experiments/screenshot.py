@@ -12,7 +12,9 @@ HERE = Path(__file__).parent
 SIZE = {"width": 1400, "height": 1180}
 
 with sync_playwright() as playwright:
-    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-quic"])
+    browser = playwright.chromium.launch(
+        executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
+    )
     for scheme, name in (("light", "dashboard.png"), ("dark", "dashboard-dark.png")):
         page = browser.new_page(viewport=SIZE, color_scheme=scheme)
         page.goto((HERE / "table6_geometry" / "report.html").as_uri())
