@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from src.reports.page.curves import compact
 from src.reports.page.local import without_places
 from src.reports.page.pictures import Pictures
-from src.reports.page.runs import flat, rounded, run
+from src.reports.page.runs import rounded, run, settings
 from src.reports.page.shared import Shared
 from src.reports.results import SCORE, Results
 from src.runs.record import plain
@@ -33,7 +33,7 @@ def document(
     table = results.table
     status = summary(table, results.states)
     clean = without_places(table.runs)
-    configs = {name: flat(variant.config) for name, variant in table.variants.items()}
+    configs = {name: settings(variant.config) for name, variant in table.variants.items()}
     environments, pictures, curves = Shared(), Pictures(), compact(results.states)
     log_characters = min(LONGEST_LOG, LOG_CHARACTERS // max(1, len(results.states)))
     runs = []

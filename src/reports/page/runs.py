@@ -32,6 +32,11 @@ def flat(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     return found
 
 
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config flat, without where its results were kept: packed runs have forgotten it, and show the same page."""
+    return flat({key: value for key, value in config.items() if key != "runs"})
+
+
 def run(
     state: State, table: Table, environments: Shared, config: Mapping[str, Any], log_characters: int
 ) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def run(
         return {**about, "identity": state.job.identity, "log": _log(state, table, log_characters)}
     hardware = {key: value for key, value in (record.get("hardware") or {}).items() if key != "host"}
     environment = {"versions": record.get("versions") or {}, "hardware": hardware, "code": record.get("git") or {}}
-    own = flat(record["config"]) if "config" in record else dict(config)
+    own = settings(record["config"]) if "config" in record else dict(config)
     return {
         **about,
         "identity": state.job.identity,
