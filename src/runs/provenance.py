@@ -18,13 +18,16 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("torch", "torchvision", "lightning", "timm", "hydra-core", "wandb", "numpy")
 SNAPSHOT = "made_by.json"  # beside a copy of the code: the state of the checkout it was taken from
 _DIFF_LIMIT = 1_000_000  # characters; beyond it somebody tracks data, not code
+# Reports that are made while a study runs: large, and no run depends on them.
+_RESULTS = (":(exclude)experiments", ":(exclude)notebooks")
 
 
 def provenance(root: Path = _ROOT) -> dict[str, Any]:
     """`git` (commit, dirty, untracked), `diff` (text), `versions` and `hardware`; None for what is unknown.
 
     Args:
-        root: the checkout; its untracked files are listed by name, below src/ and conf/ only.
+        root: the checkout; its untracked files are listed by name, below src/ and conf/ only. What lies in
+            experiments/ and notebooks/ doesn't make it dirty.
     """
     return {**code_state(root), "versions": _versions(), "hardware": hardware()}
 
@@ -49,7 +52,7 @@ def _git_state(root: Path) -> tuple[dict[str, Any], str]:
     commit = _run("git", "rev-parse", "--verify", "--quiet", "HEAD", at=root)
     if commit is None:  # nothing committed yet
         return {**unknown, "untracked": untracked}, ""
-    diff = _run("git", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", at=root)
+    diff = _run("git", "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--", ".", *_RESULTS, at=root)
     git = {
         "commit": commit.strip(),
         "dirty": None if diff is None else bool(diff.strip() or untracked),

@@ -38,6 +38,18 @@ def test_a_changed_checkout(checkout):
     assert "notes" not in json.dumps(found)
 
 
+def test_reports_that_changed_are_no_other_code(checkout):
+    results = checkout / "experiments" / "table" / "results.csv"
+    results.parent.mkdir(parents=True)
+    results.write_text("1\n")
+    subprocess.run(["git", "add", "."], cwd=checkout, check=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", *identity, "commit", "-m", "results"], cwd=checkout, check=True, capture_output=True)
+    results.write_text("2\n")
+    found = provenance(checkout)
+    assert found["git"]["dirty"] is False and found["diff"] == ""
+
+
 def test_the_diff_has_a_limit(checkout, monkeypatch):
     monkeypatch.setattr(module, "_DIFF_LIMIT", 1000)
     (checkout / "src" / "a.py").write_text("y\n" * 10_000)
