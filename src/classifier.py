@@ -63,15 +63,11 @@ class ImageClassifier(L.LightningModule):
         else:
             images, shares = self.mix(images, labels)  # which smooths the labels itself
             loss = F.cross_entropy(self.net(images), shares)
-        self.log("train/loss", self._over_ranks(loss.detach()), prog_bar=True)
-        return loss
-
-    def _over_ranks(self, loss: Tensor) -> Tensor:
-        """The mean over all processes in the steps that are logged; in the others that would only cost time."""
         every = cast(Any, self.trainer).log_every_n_steps
-        if not every or (self.global_step + 1) % every:
-            return loss
-        return cast(Tensor, self.trainer.strategy.reduce(loss.clone(), reduce_op="mean"))
+        if every and (self.global_step + 1) % every == 0:  # in other steps Lightning's bookkeeping would be for nothing
+            over_ranks = self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
+            self.log("train/loss", cast(Tensor, over_ranks), prog_bar=True)
+        return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("val", batch)

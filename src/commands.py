@@ -6,18 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hydra.errors import CompactHydraException
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from src.data.base import DataError
-from src.models.geometry import GeometryError
 from src.ranks import JobFailed
 from src.runs.exit_codes import DIVERGED, ELSEWHERE, INTERRUPTED, REFUSED
 from src.runs.session import Diverged, RunningElsewhere, status_of
 
 log = logging.getLogger(__name__)
 
-USER_ERRORS = (GeometryError, DataError, JobFailed, MisconfigurationException, ValueError)
-ENDINGS = (*USER_ERRORS, RunningElsewhere, Diverged)
 
 
 class NoResult(CompactHydraException):
@@ -41,7 +36,7 @@ def one_line_errors(*, several: bool, again: str) -> Iterator[None]:
         if status_of(error) == "interrupted":  # whatever it became on its way
             log.error("interrupted; the same command %s", again)
             sys.exit(INTERRUPTED)
-        if isinstance(error, ENDINGS):
+        if is_refusal(error) or isinstance(error, RunningElsewhere | Diverged):
             log.error("%s", error)
             if several:
                 raise NoResult(str(error)) from error  # leaving the process would end the other jobs
@@ -51,8 +46,17 @@ def one_line_errors(*, several: bool, again: str) -> Iterator[None]:
         raise
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether it is something that the user can put right: geometry, data, a value, what Lightning calls misconfigured."""
+    if isinstance(error, ValueError | JobFailed):
+        return True
+    # Not imported for this: that takes seconds, and where it isn't loaded it has raised nothing.
+    lightning = sys.modules.get("lightning.pytorch.utilities.exceptions")
+    return lightning is not None and isinstance(error, lightning.MisconfigurationException)
+
+
 def exit_code(error: BaseException) -> int:
-    """Of a process that one of `ENDINGS` ends."""
+    """Of a process that a refusal, another process or a loss that isn't finite ends."""
     if isinstance(error, RunningElsewhere):
         return ELSEWHERE
     return DIVERGED if isinstance(error, Diverged) else REFUSED

@@ -3,18 +3,17 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
-from src.models.dat import DAT
-from src.models.init import INITIALISATIONS, draw, reset
-from src.models.weights import fill, pin
 from src.timm_configs import register
+
+if TYPE_CHECKING:  # torch and the networks take seconds to import, which composing needn't
+    from torch import nn
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +51,8 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     plain.pop("hydra", None)
     if plain["model"].get("weights"):
+        from src.models.weights import pin
+
         plain["model"]["weights"] = pin(plain["model"]["weights"])
     return {str(key): value for key, value in plain.items()}
 
@@ -65,7 +66,7 @@ def _not_given(value: Any, at: str) -> Iterator[str]:
         yield at
 
 
-def build_model(cfg: dict[str, Any]) -> nn.Module:
+def build_model(cfg: dict[str, Any]) -> "nn.Module":
     """The network of a resolved config, with its first weights: drawn, or those of `model.weights`.
 
     Each layer of ours draws by `seed` and its own name (`src/models/init.py`), whatever was drawn before. timm's
@@ -76,6 +77,10 @@ def build_model(cfg: dict[str, Any]) -> nn.Module:
         WeightsError: the file of weights isn't there, or is of another model; also on the meta device.
         ValueError: an unknown initialisation.
     """
+    from src.models.dat import DAT
+    from src.models.init import INITIALISATIONS, draw, reset
+    from src.models.weights import fill
+
     begin = cfg["recipe"]["initialisation"]
     if begin not in INITIALISATIONS:
         raise ValueError(f"recipe.initialisation is {begin!r}; it must be one of {', '.join(INITIALISATIONS)}")

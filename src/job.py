@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from src.commands import USER_ERRORS, one_line_errors
+from src.commands import is_refusal, one_line_errors
 from src.runs.identity import identity
 from src.runs.record import read_record
 from src.runs.session import AlreadyFinished, RunningElsewhere, claim
@@ -40,8 +40,8 @@ def main(path: str, name: str, seed: str) -> None:
         before = _attempts(table.folder(job))
         try:
             train(cfg)
-        except USER_ERRORS:
-            if _attempts(table.folder(job)) == before:
+        except Exception as error:
+            if is_refusal(error) and _attempts(table.folder(job)) == before:
                 # Refused before the run began: its record says so, or nobody would know in the morning.
                 with suppress(AlreadyFinished, RunningElsewhere), claim(cfg, root=cfg["runs"]):
                     raise

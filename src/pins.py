@@ -3,11 +3,13 @@
 A pinned config has an identity that other data at the same path, or another version of the network, don't share.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from src.config import build
-from src.data.base import DataError, ImageData
 from src.runs.code import code_files, code_version
+
+if TYPE_CHECKING:  # torch and Lightning take seconds to import, which comparing needn't
+    from src.data.base import ImageData
 
 
 class CodeChanged(ValueError):
@@ -27,6 +29,8 @@ def pinned(cfg: dict[str, Any], data_fingerprint: str) -> dict[str, Any]:
     found = {"data": data_fingerprint, "code": code_version(code_files(cfg))}
     given = cfg.get("pinned", found)
     if given["data"] != found["data"]:
+        from src.data.base import DataError
+
         raise DataError(
             f"data={cfg['data']['name']} has changed: its fingerprint is {found['data']}, this job is pinned to "
             f"{given['data']}; put the old data back, or start a new job on what is there now"
@@ -45,6 +49,6 @@ def fingerprint_of(data: dict[str, Any]) -> str:
     Raises:
         DataError: it isn't.
     """
-    dataset: ImageData = build(data)
+    dataset: "ImageData" = build(data)
     dataset.check()
     return dataset.fingerprint()

@@ -3,14 +3,15 @@
 import signal
 import subprocess
 import sys
-from typing import Any
-
-import lightning as L
+from typing import TYPE_CHECKING, Any
 
 from src.pins import fingerprint_of, pinned
 from src.runs.identity import identity, run_folder
 from src.runs.record import read_record
 from src.runs.session import Terminated, sigterm_interrupts
+
+if TYPE_CHECKING:
+    import lightning as L
 
 
 class JobFailed(RuntimeError):
@@ -41,7 +42,7 @@ def train_apart(cfg: dict[str, Any], overrides: list[str]) -> float:
     return record["metrics"]["val/acc1"]
 
 
-def end_other_ranks(trainer: L.Trainer) -> None:
+def end_other_ranks(trainer: "L.Trainer") -> None:
     """After an error here. Lightning leaves them waiting for this rank, or kills this rank once they are dead."""
     launched: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
     processes = list(launched)

@@ -7,8 +7,6 @@ from omegaconf import DictConfig
 
 from src.commands import one_line_errors
 from src.config import resolve
-from src.ranks import train_apart
-from src.training import train
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -18,7 +16,11 @@ def main(cfg: DictConfig) -> float:
     with one_line_errors(several=several, again="goes on from the last checkpoint"):
         plain = resolve(cfg)
         if several and (plain["trainer"]["devices"] != 1 or plain["trainer"]["strategy"] != "auto"):
+            from src.ranks import train_apart
+
             return train_apart(plain, list(HydraConfig.get().overrides.task))
+        from src.training import train  # torch and Lightning take seconds, which --help and a wrong override needn't
+
         return train(plain)["val/acc1"]
 
 

@@ -20,20 +20,21 @@ class Divergence(L.Callback):
     """
 
     def __init__(self) -> None:
-        self.seen: Tensor | None = None  # whether one of the losses since the last look was not finite
+        self.seen: Tensor | None = None  # the sum of the losses since the last look: as finite as each of them
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        odd = ~outputs["loss"].isfinite().all()
-        self.seen = odd if self.seen is None else self.seen | odd
+        loss = outputs["loss"].detach().float()
+        self.seen = loss if self.seen is None else self.seen + loss
         every = cast(Any, trainer).log_every_n_steps
         if trainer.is_last_batch:
             # The last update of the epoch may have ruined them after a loss that was finite.
             parameters = [parameter.isfinite().all() for parameter in pl_module.parameters()]
-            self._stop_if(self.seen | ~torch.stack(parameters).all(), trainer, "the loss or the weights are")
+            odd = ~self.seen.isfinite() | ~torch.stack(parameters).all()
+            self._stop_if(odd, trainer, "the loss or the weights are")
         elif every and (batch_idx + 1) % every == 0:
-            self._stop_if(self.seen, trainer, "the loss is")
+            self._stop_if(~self.seen.isfinite(), trainer, "the loss is")
 
     def _stop_if(self, odd: Tensor, trainer: L.Trainer, what: str) -> None:
         self.seen = None

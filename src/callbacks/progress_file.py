@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from torch import Tensor
 
 from src.runs.progress import batches_done, seconds_left
 from src.runs.record import PROGRESS, utc, write_json
@@ -38,20 +39,22 @@ class ProgressFile(L.Callback):
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic):
         self.path, self.clock = folder / PROGRESS, clock
         self.metrics: dict[str, float] = {}
+        self.loss: Tensor | None = None
         self.steps: float | None = None
         self.images_per_second: float | None = None
         self.written = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.started, self.batches_before = self.clock(), batches_done(trainer)
-        self.steps = trainer.estimated_stepping_batches
+        self.steps, self.processes = trainer.estimated_stepping_batches, trainer.world_size
         self._restart_pace()
         self._write(trainer, "fit")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.images += len(batch[0]) * trainer.world_size
+        self.images += len(batch[0]) * self.processes
+        self.loss = outputs["loss"].detach()
         if self._is_due():
             self._read(trainer)
             self.images_per_second = self.images / max(self.clock() - self.pace_since, 1e-9)
@@ -89,10 +92,9 @@ class ProgressFile(L.Callback):
         """Makes the GPU's values this process's, so only when they are written."""
         if trainer.is_global_zero:
             found = {name: value for name, value in trainer.callback_metrics.items() if value.numel() == 1}
-            wanted = {name: float(value) for name, value in found.items() if name.startswith("val/")}
-            if "train/loss" in found:
-                wanted["train/loss"] = float(found["train/loss"])
-            self.metrics |= wanted
+            self.metrics |= {name: float(value) for name, value in found.items() if name.startswith("val/")}
+            if self.loss is not None:  # Lightning divided it by the batches of a step
+                self.metrics["train/loss"] = float(self.loss) * trainer.accumulate_grad_batches
 
     def _write(self, trainer: L.Trainer, phase: str) -> None:
         self.written = self.clock()

@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Sequence
 from functools import cache, cached_property
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -42,11 +44,23 @@ class Scene(NamedTuple):
 @cache
 def source_digits(split: Split) -> tuple[Tensor, Tensor, Tensor]:
     """Ink (M, 8, 8) in 0..1, labels (M,) and rows (M,) in scikit-learn's `load_digits`, of one split."""
-    digits = load_digits()
-    parts = stratified_split(digits.target, list(SOURCE_SIZES.values()))
+    images, labels = load_digits()
+    parts = stratified_split(labels, list(SOURCE_SIZES.values()))
     rows = dict(zip(SOURCE_SIZES, parts, strict=True))[split]
-    ink = torch.from_numpy(digits.images[rows]).float() / 16
-    return ink, torch.from_numpy(digits.target[rows]).long(), torch.from_numpy(rows)
+    ink = torch.from_numpy(images[rows]).float() / 16
+    return ink, torch.from_numpy(labels[rows]).long(), torch.from_numpy(rows)
+
+
+@cache
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Ink (1797, 8, 8) in 0..16 and labels (1797,): the file that `sklearn.datasets.load_digits` reads.
+
+    Read here, since importing `sklearn.datasets`, and SciPy and pandas with it, takes every run two seconds.
+    """
+    installed = find_spec("sklearn")
+    assert installed is not None and installed.origin is not None
+    rows = np.loadtxt(Path(installed.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
 
 
 class DigitScenes(Dataset):

@@ -15,13 +15,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import wandb
-from lightning.pytorch.loggers import WandbLogger
 from wandb.env import DATA_DIR
 
 from src.runs.process import rank
 from src.runs.session import BEST, CHECKPOINT, Run
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import WandbLogger
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,7 @@ LONGEST_NAME = 128  # characters that W&B allows
 STAGING = Path("wandb") / "staging"  # what W&B copies before it uploads, below a run's folder
 
 
-def log_checkpoints(logger: WandbLogger, run: Run) -> None:
+def log_checkpoints(logger: "WandbLogger", run: Run) -> None:
     """The checkpoints of a run that has its result, as two versions of one artifact.
 
     A run is not lost over this: what goes wrong is said in a warning.

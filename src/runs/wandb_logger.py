@@ -15,14 +15,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import wandb
-from lightning.pytorch.loggers import WandbLogger
 from wandb.sdk.lib import wbauth
 
 from src.runs.process import rank, this_process
 from src.runs.session import Run, status_of
+
+if TYPE_CHECKING:  # Lightning takes seconds to import, which those who only read W&B's files needn't
+    from lightning.pytorch.loggers import WandbLogger
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ MODES = ("auto", "online", "offline", "disabled")
 
 
 @contextmanager
-def logged_to_wandb(cfg: Mapping[str, Any], run: Run) -> Iterator[WandbLogger]:
+def logged_to_wandb(cfg: Mapping[str, Any], run: Run) -> "Iterator[WandbLogger]":
     """A logger for `run`, closed with the exit code of the block."""
     logger = wandb_logger(cfg, run)
     try:
@@ -55,7 +57,7 @@ def logged_to_wandb(cfg: Mapping[str, Any], run: Run) -> Iterator[WandbLogger]:
     finish_wandb(logger, 0)
 
 
-def wandb_logger(cfg: Mapping[str, Any], run: Run) -> WandbLogger:
+def wandb_logger(cfg: Mapping[str, Any], run: Run) -> "WandbLogger":
     """Starts the W&B run of `run`, or goes on with it if an earlier attempt began it.
 
     Args:
@@ -66,6 +68,8 @@ def wandb_logger(cfg: Mapping[str, Any], run: Run) -> WandbLogger:
     Raises:
         ValueError: `logger.mode` is not one of `MODES`.
     """
+    from lightning.pytorch.loggers import WandbLogger
+
     settings = cfg["logger"]
     project, entity = settings["project"], settings.get("entity")
     if rank() > 0:  # Lightning silences it there; starting a run would show one per GPU
@@ -128,7 +132,7 @@ def started(init: Callable[[str], wandb.Run], mode: str) -> tuple[wandb.Run, str
     return init("offline"), "offline"
 
 
-def finish_wandb(logger: WandbLogger, exit_code: int) -> None:
+def finish_wandb(logger: "WandbLogger", exit_code: int) -> None:
     """Closes the W&B run, so that the next job gets its own. A second call does nothing."""
     if rank() == 0:
         logger.experiment.finish(exit_code=exit_code)

@@ -17,7 +17,6 @@ from src.pins import fingerprint_of, pinned
 from src.runs.identity import identity
 from src.studies.definition import Row, Study, StudyError, check_override
 from src.studies.table import Path_, Table, Variant, jobs_of
-from src.training import check
 
 
 def freeze(study: Study, overrides: Sequence[str] = ()) -> Table:
@@ -50,6 +49,8 @@ def check_all(table: Table) -> None:
     Raises:
         StudyError: names the row and what to change.
     """
+    from src.training import check  # with all that training needs
+
     for variant in table.variants.values():
         try:
             check(dict(variant.config))

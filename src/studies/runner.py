@@ -12,7 +12,7 @@ from src.runs.durations import duration
 from src.runs.exit_codes import INTERRUPTED
 from src.studies.engines.base import STARTED, Engine
 from src.studies.states import TO_DO, State, state_of, states
-from src.studies.summary import now, summary
+from src.studies.summary import now, summary, work_left
 from src.studies.table import Job, Table
 from src.studies.view import REFRESH, console, lines, live
 
@@ -55,6 +55,7 @@ class _Lines:
 
     def __init__(self, table: Table, workers: int):
         self.table, self.workers, self.lock = table, workers, threading.Lock()
+        self.found: list[State] = []
 
     def __enter__(self) -> "_Lines":
         return self
@@ -71,10 +72,10 @@ class _Lines:
             self._say(f"{status:9} {job}{_result(state)}{self._so_far()}")
 
     def _so_far(self) -> str:
-        status = summary(self.table, states(self.table), self.workers)
-        left = status["seconds_left"]
-        about = f", about {duration(left)} left" if left else ""
-        return f"; {status['counts'].get('finished', 0)} of {len(self.table.jobs)} finished{about}"
+        self.found = states(self.table, self.found)
+        finished, left = sum(state.status == "finished" for state in self.found), work_left(self.found)
+        about = f", about {duration(left / self.workers)} left" if left else ""
+        return f"; {finished} of {len(self.table.jobs)} finished{about}"
 
     def _say(self, text: str) -> None:
         print(f"{now()} {text}", flush=True)
@@ -96,11 +97,13 @@ class _Silent:
 @contextmanager
 def _live(table: Table, workers: int) -> Iterator[_Silent]:
     """The live view, refreshed from the run folders by a thread until the block ends."""
-    over = threading.Event()
-    with Live(live(summary(table, states(table), workers)), console=console(), auto_refresh=False) as view:
+    over, found = threading.Event(), states(table)
+    with Live(live(summary(table, found, workers)), console=console(), auto_refresh=False) as view:
 
         def show() -> None:
-            view.update(live(summary(table, states(table), workers)), refresh=True)
+            nonlocal found
+            found = states(table, found)
+            view.update(live(summary(table, found, workers)), refresh=True)
 
         def refresh() -> None:
             while not over.wait(REFRESH):

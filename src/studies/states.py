@@ -52,14 +52,19 @@ class State:
         return record.get("wall_seconds") and record["wall_seconds"] + (record.get("startup_seconds") or 0.0)
 
 
-def states(table: Table) -> list[State]:
+def states(table: Table, before: Sequence[State] = ()) -> list[State]:
     """All jobs of `table`, in its order.
 
     A run of the same identity counts wherever it lies below `runs`: under another study or name, it is the same
     experiment. If there are several, the best one counts: finished before running, and so on.
+
+    Args:
+        before: an earlier answer about this table. What was finished then is so for good and isn't read again, so that
+            a look during a study costs what has changed since, and not what is done.
     """
-    places = _places(table.runs, {job.identity for job in table.jobs})
-    return [_state(table, job, places[job.identity]) for job in table.jobs]
+    done = {state.job: state for state in before if state.status == "finished"}
+    places = _places(table.runs, {job.identity for job in table.jobs if job not in done})
+    return [done.get(job) or _state(table, job, places[job.identity]) for job in table.jobs]
 
 
 def state_of(table: Table, job: Job) -> State:

@@ -11,9 +11,10 @@ from src import study as command
 from src import training
 from src.config import load_config
 from src.runs.durations import duration, seconds
-from src.runs.record import write_json
+from src.runs.record import read_record, write_json
 from src.runs.session import claim
 from src.studies import plan as planning
+from src.studies import states as state_module
 from src.studies.archive import pack, unpack
 from src.studies.clean import leftovers
 from src.studies.definition import StudyError, read_study
@@ -118,6 +119,17 @@ def test_the_view_is_legible_and_says_what_is_wrong(table):
     shown = capture.get()
     assert "82.0 ± 2.8" in shown and "[bold]disk[/bold]" in shown
     assert json.loads(json.dumps(found))["counts"] == {"waiting": 3, "failed": 1, "finished": 2}
+
+
+def test_a_look_reads_no_finished_run_again(table, monkeypatch):
+    """Or each job of a large study would cost the more the more are done."""
+    finish(table, table.jobs[0])
+    first, read = states(table), []
+    monkeypatch.setattr(state_module, "read_record", lambda folder: read.append(folder) or read_record(folder))
+    own = finish(table, table.jobs[1])
+    second = states(table, first)
+    assert [state.status for state in second] == ["finished", "finished", *["waiting"] * 4] and read == [own]
+    assert second == states(table)
 
 
 def test_time_left_counts_what_runs_and_what_waits(table):
