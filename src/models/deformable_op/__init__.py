@@ -33,9 +33,9 @@ def deformable_attention(q: Tensor, k: Tensor, v: Tensor, bias: BiasTable) -> Te
     choice = choose.choose(bias.kernel, q, bias)
     choose.note(choice.kernel, choice.reason)
     if choice.kernel == "triton":
-        from src.models.deformable_op import triton  # where there is no CUDA, there is no such package
+        from src.models.deformable_op.triton import attend  # its package is there on CUDA only
 
-        return triton.attend(q, k, v, bias)
+        return attend(q, k, v, bias)
     if choice.kernel == "fused":
         from src.models.deformable_op import fused
 

@@ -76,12 +76,12 @@ def _step(positions: Tensor, cells_per_position: float) -> float:
 class Taps(NamedTuple):
     """Which neighbouring cells some queries can read, whatever rest the key has.
 
-    Query i reads between cells `first[i]` and `first[i] + count - 1`, counted from the cell of the key's shift: 2 of
+    Query i reads between cells `first[i]` and `first[i] + number - 1`, counted from the cell of the key's shift: 2 of
     them if steps are whole cells, otherwise 3, of which two at a time have weight. They are linear interpolation as a
     stencil that is the same for all keys, with weights that depend on query and key.
 
     Attributes:
-        count: 2 or 3.
+        number: 2 or 3.
         base: the lowest cell of all.
         rows: cells from the lowest to the highest.
         runs: (start, length, row) of queries whose cells follow each other: from query `start` on, `length` queries
@@ -89,7 +89,7 @@ class Taps(NamedTuple):
         beyond: of each query, how many cells its middle cell lies before step * i (of two cells, the first).
     """
 
-    count: int
+    number: int
     base: int
     rows: int
     runs: tuple[tuple[int, int, int], ...]
@@ -99,7 +99,7 @@ class Taps(NamedTuple):
     def of(cls, step: float, queries: range) -> "Taps":
         at = [step * i for i in queries]
         whole = all(abs(cell - round(cell)) < ROUNDING for cell in at)
-        count = 2 if whole else 3
+        number = 2 if whole else 3
         if whole:
             lowest = [round(cell) for cell in at]
         elif all(i - 1 - ROUNDING <= cell <= i + ROUNDING for i, cell in zip(queries, at, strict=True)):
@@ -113,4 +113,4 @@ class Taps(NamedTuple):
                 runs.append((start, i - start, lowest[start] - base))
                 start = i
         beyond = tuple(0.0 if whole else cell - low - 1 for cell, low in zip(at, lowest, strict=True))
-        return cls(count, base, max(lowest) - base + count, tuple(runs), beyond)
+        return cls(number, base, max(lowest) - base + number, tuple(runs), beyond)

@@ -4,6 +4,7 @@ A block is as large as fits a processor's cache. Its scores are computed once mo
 made in a fixed order, so that equal inputs give equal gradients.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -54,7 +55,7 @@ class _Attention(torch.autograd.Function):
             work = _Blocks(q, k, table, points, queries)
             to_q, to_k, to_v = torch.empty_like(q), _zeros(k), _zeros(v)
             to_table = torch.zeros_like(work.table.cells) if ctx.needs_input_grad[3] else None
-            to_shifts = tuple(torch.zeros_like(axis.rest) for axis in work.axes) if ctx.needs_input_grad[4] else None
+            to_shifts = work.no_shifts() if ctx.needs_input_grad[4] else None
             for block in work:
                 attention, bias = work.attention(block)
                 given = work.queries(out, block)
@@ -82,7 +83,7 @@ class _Blocks:
     def __init__(self, q: Tensor, k: Tensor, table: Tensor, points: Tensor, queries: Tensor):
         dtype = torch.promote_types(q.dtype, points.dtype)  # of scores and bias
         self.q, self.k, self.points_shape = q, k, points.shape
-        self.map_size = queries.shape[:2]
+        self.map_size = (queries.shape[0], queries.shape[1])
         self.groups = points.shape[1]
         self.axes = axes(table, points.to(dtype), queries)
         self.table = Table.of(table.to(dtype), self.groups, self.axes, self.map_size)
@@ -100,11 +101,8 @@ class _Blocks:
                 break
         each[3] = min(max(each[3], FEWEST_ROWS), height)
         parts = [_even(n, most) for n, most in zip(sizes, each, strict=True)]
-        for i in parts[0]:
-            for g in parts[1]:
-                for h in parts[2]:
-                    for rows in parts[3]:
-                        yield Block(_slice(i), _slice(g), _slice(h), rows)
+        for of_images, of_groups, of_heads, rows in itertools.product(*parts):
+            yield Block(_slice(of_images), _slice(of_groups), _slice(of_heads), rows)
 
     def attention(self, block: Block) -> tuple[Tensor, Interpolation]:
         """Weights (n, queries, K), n for images, groups and heads; and where their bias is from."""
@@ -138,6 +136,11 @@ class _Blocks:
         of_block = [part.stop - part.start for part in block[:3]]
         return scores.view(*of_block, len(block.rows), self.map_size[1], -1)
 
+    def no_shifts(self) -> tuple[Tensor, Tensor]:
+        """Zeros, to add the gradient of the keys' shifts along y and x up in."""
+        y, x = self.axes
+        return torch.zeros_like(y.rest), torch.zeros_like(x.rest)
+
     def to_points(self, shifts: tuple[Tensor, ...]) -> Tensor:
         """The gradient of points (B, G, Hk, Wk, yx) from that of their shifts along y and x."""
         moved = [shift * -axis.cells_per_position for shift, axis in zip(shifts, self.axes, strict=True)]
@@ -155,7 +158,7 @@ def _even(n: int, most: int) -> list[range]:
     """Parts of `range(n)`, as few as possible, none longer than `most`, and about as long as each other."""
     parts = math.ceil(n / most)
     ends = [n * i // parts for i in range(parts + 1)]
-    return [range(start, stop) for start, stop in zip(ends, ends[1:], strict=False)]
+    return [range(start, stop) for start, stop in itertools.pairwise(ends)]
 
 
 def _slice(part: range) -> slice:

@@ -62,7 +62,7 @@ class Weights(NamedTuple):
     def of(cls, rest: Tensor, taps: Taps) -> "Weights":
         """From what rounding left of the keys' shifts, (images, groups, K)."""
         distance = rest[:, :, None] + rest.new_tensor(taps.beyond)[:, None]
-        return cls(None, distance) if taps.count == 2 else cls(distance.clamp(max=0), distance.clamp(min=0))
+        return cls(None, distance) if taps.number == 2 else cls(distance.clamp(max=0), distance.clamp(min=0))
 
 
 class Interpolation:
@@ -124,7 +124,8 @@ class Pass:
 
     def __init__(self, dim: int, taps: Taps, weights: Weights, scratch: Scratch):
         self.dim, self.taps, self.scratch = dim, taps, scratch
-        self.below, self.above = (None if w is None else w.unsqueeze(2).unsqueeze(7 - dim) for w in weights)
+        self.above = weights.above.unsqueeze(2).unsqueeze(7 - dim)
+        self.below = None if weights.below is None else weights.below.unsqueeze(2).unsqueeze(7 - dim)
 
     def forward(self, cells: Tensor) -> Tensor:
         dim, taps = self.dim, self.taps
@@ -135,7 +136,7 @@ class Pass:
         )
         values = self._take("values", cells.shape, len(taps.beyond))
         for start, n, row in taps.runs:
-            value, middle = values.narrow(dim, start, n), row + taps.count - 2
+            value, middle = values.narrow(dim, start, n), row + taps.number - 2
             torch.addcmul(
                 cells.narrow(dim, middle, n),
                 self.above.narrow(dim, start, n),
@@ -153,7 +154,7 @@ class Pass:
         product = self._take("products", gradient.shape, gradient.shape[dim])
         total = torch.zeros((), dtype=gradient.dtype, device=gradient.device)
         for start, n, row in taps.runs:
-            given, out, middle = gradient.narrow(dim, start, n), product.narrow(dim, start, n), row + taps.count - 2
+            given, out, middle = gradient.narrow(dim, start, n), product.narrow(dim, start, n), row + taps.number - 2
             slope = torch.mul(given, self.slopes.narrow(dim, middle, n), out=out).sum(others, keepdim=True)
             if self.below is not None:
                 before = torch.mul(given, self.slopes.narrow(dim, row, n), out=out).sum(others, keepdim=True)
@@ -167,7 +168,7 @@ class Pass:
         cells = self._take("gradient", gradient.shape, taps.rows).zero_()
         slopes = self._take("slopes'", gradient.shape, taps.rows - 1).zero_()
         for start, n, row in taps.runs:
-            given, middle = gradient.narrow(dim, start, n), row + taps.count - 2
+            given, middle = gradient.narrow(dim, start, n), row + taps.number - 2
             cells.narrow(dim, middle, n).add_(given)
             slopes.narrow(dim, middle, n).addcmul_(given, self.above.narrow(dim, start, n))
             if self.below is not None:
