@@ -21,6 +21,7 @@ from src.classifier import ImageClassifier
 from src.complexity import count_macs, count_parameters, on_meta
 from src.config import build, build_model
 from src.models.checkpointing import checkpoint_activations
+from src.models.deformable_op import choose
 from src.models.weights import provenance_of
 from src.pins import fingerprint_of, pinned
 from src.points import points_on
@@ -79,7 +80,9 @@ def train(cfg: dict[str, Any]) -> dict[str, Any]:
             loggers: list[Any] = [_csv_logger(run)]
             if cfg["logger"]["wandb"]:
                 loggers.append(stack.enter_context(logged_to_wandb(cfg, run)))
-            metrics = _fit_and_test(cfg, run, loggers)
+            with choose.watched() as kernels:
+                metrics = _fit_and_test(cfg, run, loggers)
+            run.update(deformable_kernels=sorted(kernels))
             run.finish(metrics, best={"val/acc1": metrics["val/acc1"], "epoch": metrics["best_epoch"]})
             if cfg["logger"]["wandb"] and cfg["logger"].get("checkpoints"):
                 log_checkpoints(loggers[-1], run)
@@ -102,6 +105,12 @@ def check(cfg: dict[str, Any]) -> dict[str, Any]:
     for key, value, known in options:
         if value not in known:
             raise ValueError(f"{key} is {value!r}; it must be one of {', '.join(known)}")
+    choose.check_run(
+        cfg["deformable_kernel"],
+        accelerator=cfg["trainer"].get("accelerator", "auto"),
+        deterministic=bool(cfg["trainer"].get("deterministic")),
+        compiled=cfg["compile"],
+    )
     absent = [axis for axis in cfg["axes"] if "stages" not in cfg["model"] and axis.split(".")[0] in PARTS_OF_DAT]
     if absent:
         raise ValueError(

@@ -1,8 +1,8 @@
 """What a query adds to a key's score for where the key was read (DAT, eq. 9).
 
 A variant is built as `position_bias(num_heads, offset_groups, map_size, key_map_size)` and maps points
-(B, G, Hk, Wk, yx) and positions of the queries (H, W, yx) to a bias that broadcasts to (B, heads, H * W, Hk * Wk), or
-to None. Heads of an offset group share the group's points.
+(B, G, Hk, Wk, yx) and positions of the queries (H, W, yx) to a bias that broadcasts to (B, heads, H * W, Hk * Wk), to a
+table that attention reads itself, or to None. Heads of an offset group share the group's points.
 """
 
 import torch
@@ -12,6 +12,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from src.models import bilinear
+from src.models.deformable_op import BiasTable, choose
 
 
 class RelativeBias(nn.Module):
@@ -22,6 +23,7 @@ class RelativeBias(nn.Module):
 
     Args:
         kernel: name of an implementation in `bilinear.py`.
+        deformable_kernel: name of an implementation of attention with this bias, in `deformable_op/choose.py`.
     """
 
     def __init__(
@@ -32,9 +34,10 @@ class RelativeBias(nn.Module):
         key_map_size: tuple[int, int],
         *,
         kernel: str,
+        deformable_kernel: str,
     ):
         super().__init__()
-        self.read = bilinear.kernel(kernel)
+        self.read, self.deformable_kernel = bilinear.kernel(kernel), choose.check(deformable_kernel)
         height, width = map_size
         self.bias_table = nn.Parameter(torch.empty(num_heads, 2 * height - 1, 2 * width - 1))
         self.reset_parameters()
@@ -42,16 +45,8 @@ class RelativeBias(nn.Module):
     def reset_parameters(self) -> None:
         trunc_normal_(self.bias_table, std=0.01)
 
-    def forward(self, points: Tensor, queries: Tensor) -> Tensor:
-        batch, groups = points.shape[:2]
-        # Turned to (x, y) while still small, and made contiguous: grid_sample is slow on a permuted grid.
-        keys = rearrange(points.flip(-1), "b g hk wk xy -> (b g) 1 (hk wk) xy").contiguous()
-        queries = rearrange(queries.flip(-1), "h w xy -> 1 (h w) 1 xy").contiguous()
-        displacement = (queries - keys) * 0.5  # of two positions in [-1, 1]: back into [-1, 1]
-        grouped = rearrange(self.bias_table, "(g heads) dy dx -> g heads dy dx", g=groups)
-        table = grouped.repeat(batch, 1, 1, 1).to(displacement.dtype)
-        bias = self.read(table, displacement)
-        return rearrange(bias, "(b g) heads q k -> b (g heads) q k", g=groups)
+    def forward(self, points: Tensor, queries: Tensor) -> BiasTable:
+        return BiasTable(self.bias_table, points, queries, self.read, self.deformable_kernel)
 
 
 class ContinuousBias(nn.Module):

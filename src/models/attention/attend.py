@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
+from src.models.deformable_op import BiasTable, deformable_attention
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | BiasTable | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v.
 
     Written out, because torch's fused kernel takes its slow path when a bias needs a gradient, as ours do; on 49
@@ -12,12 +14,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     Args:
         q: (..., heads, Q, d).
         k, v: (..., heads, K, d).
-        bias: broadcasts to (..., heads, Q, K).
+        bias: broadcasts to (..., heads, Q, K); or a table that is still to be read.
 
     Returns:
         (..., heads, Q, d).
     """
+    if isinstance(bias, BiasTable):
+        return deformable_attention(q, k, v, bias)
+    return attention_weights(q, k, bias).to(v.dtype) @ v
+
+
+def attention_weights(q: Tensor, k: Tensor, bias: Tensor | BiasTable | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias), (..., heads, Q, K); arguments as for `attend`."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if isinstance(bias, BiasTable):
+        bias = bias.dense()
     if bias is not None:
         scores = scores + bias
-    return scores.softmax(dim=-1).to(v.dtype) @ v
+    return scores.softmax(dim=-1)
