@@ -17,7 +17,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     Returns:
         (..., heads, Q, d).
     """
+    return attention_weights(q, k, bias).to(v.dtype) @ v
+
+
+def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias), (..., heads, Q, K); arguments as of `attend`."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if bias is not None:
         scores = scores + bias
-    return scores.softmax(dim=-1).to(v.dtype) @ v
+    return scores.softmax(dim=-1)
