@@ -32,15 +32,19 @@ SIDE = 128  # pixels of a picture; larger images are shrunk to it
 
 
 def points_on(net: nn.Module, data: ImageData, count: int = IMAGES) -> Points | None:
-    """Points of every deformable block on the first `count` test images; None for networks without such blocks.
+    """As `points_of`, on the first `count` test images."""
+    dataset = data.dataset("test")
+    return points_of(net, torch.stack([dataset[number][0] for number in range(min(count, data.length("test")))]))
+
+
+def points_of(net: nn.Module, images: Tensor) -> Points | None:
+    """Points of every deformable block on images (N, 3, H, W); None for networks without such blocks.
 
     The network stays in the mode it was in.
     """
     blocks = deformable_blocks(net)
     if not blocks:
         return None
-    dataset = data.dataset("test")
-    images = torch.stack([dataset[number][0] for number in range(min(count, data.length("test")))])
     training, device = net.training, next(net.parameters()).device
     try:
         with torch.no_grad(), eager(net), recording(net, kind=DeformableAttention, weights=False) as looks:

@@ -107,10 +107,10 @@ def evidence(kept: Kept) -> list[str]:
         said = [
             f"Block {block}: points that start on the object move {mean['length_on']:.1f} px, others "
             f"{mean['length_off']:.1f} px ({_against(of, 'farther')} px: {words['farther']})",
-            f"{100 * mean['points']:.1f} % of the points are on the object, {_against(of, 'points above other images')} "
-            f"points from what those of other images are there ({words['gather']})",
-            f"{100 * mean['mass']:.1f} % of the attention is, {_against(of, 'mass above other images')} points from what "
-            f"other images give it ({words['attend']})",
+            f"{100 * mean['points']:.1f} % of the points are on the object, "
+            f"{_against(of, 'points above other images')} beside those of other images ({words['gather']})",
+            f"{100 * mean['mass']:.1f} % of the attention is, {_against(of, 'mass above other images')} beside that of "
+            f"other images ({words['attend']})",
         ]
         found.append("; ".join(said) + ".")
     return found
