@@ -11,16 +11,17 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from src import own_configs, timm_configs
 from src.models.dat import DAT
 from src.models.init import INITIALISATIONS, draw, reset
 from src.models.weights import fill, pin
-from src.timm_configs import register
 
 log = logging.getLogger(__name__)
 
 CONF = Path(__file__).parents[1] / "conf"
 
-register()  # before anything is composed: conf/train.yaml has it on its search path
+for configs in (timm_configs, own_configs):  # before anything is composed: conf/train.yaml has both on its search path
+    configs.register()
 
 # What a variant may have of its own without being another network or training.
 LABELS = ("name", "axes", "against", "published", "study")

@@ -5,6 +5,7 @@ images.npz     the statistics of each image, over all groups of a block, before 
 about.json     which images, and what trained and measured it
 """
 
+import csv
 import json
 import math
 import warnings
@@ -12,14 +13,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from src.looking.quantities import MEASURES, OBJECT, STATISTICS, statistics_of
-from src.looking.runs import Measured
 from src.runs.record import replacing, write_json
 from src.table import write_csv
+
+if TYPE_CHECKING:  # torch takes seconds to import, which whoever reads doesn't need
+    from src.looking.runs import Measured
 
 ROWS, IMAGES, ABOUT = "results.csv", "images.npz", "about.json"
 UNTRAINED, TRAINED = "untrained", "trained"
@@ -41,7 +44,7 @@ class Kept:
     about: Mapping[str, Any]
 
 
-def rows_of(run: Measured) -> list[dict[str, Any]]:
+def rows_of(run: "Measured") -> list[dict[str, Any]]:
     """Of one run."""
     found = []
     for (epoch, block, region), values in run.values.items():
@@ -60,7 +63,7 @@ def _short(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.{DIGITS}g}"
 
 
-def images_of(runs: Iterable[Measured]) -> dict[tuple[str, str, str], np.ndarray]:
+def images_of(runs: Iterable["Measured"]) -> dict[tuple[str, str, str], np.ndarray]:
     """As `Kept.images`; seeds in the order of `runs`."""
     found: dict[tuple[str, str, str], list[np.ndarray]] = defaultdict(list)
     for run in runs:
@@ -71,7 +74,7 @@ def images_of(runs: Iterable[Measured]) -> dict[tuple[str, str, str], np.ndarray
     return {key: np.stack(values) for key, values in found.items()}
 
 
-def write(runs: Sequence[Measured], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def write(runs: Sequence["Measured"], records: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Writes the three files of measured runs, at least one.
 
     Args:
@@ -107,8 +110,6 @@ def read(folder: Path) -> Kept:
         OSError: a file is missing.
         ValueError: they were made with other statistics.
     """
-    import csv
-
     about = json.loads((folder / ABOUT).read_text())
     if about["statistics"] != list(STATISTICS):
         raise ValueError(f"{folder / IMAGES} holds other statistics; measure its runs again")
