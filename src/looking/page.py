@@ -208,13 +208,12 @@ def limits(kept: Kept) -> list[str]:
         "object can read it; where keys lie, and not what they see, is counted.",
         "Attention that goes to an object needn't be what an answer depends on.",
     ]
-    missing = [
-        f"{block} ({_found(kept, block)['farther'].images})" for block in blocks_of(kept) if _partly(kept, block)
-    ]
-    if missing:
+    partly = [block for block in blocks_of(kept) if _partly(kept, block)]
+    if partly:
+        having = listed([f"{_found(kept, block)['farther'].images} in {block}" for block in partly])
         found.append(
             f"Distances on and off the object are compared on images that have reference points on both: of "
-            f"{about['images']['count']}, in {listed(missing)}."
+            f"{about['images']['count']}, {having}."
         )
     return found
 

@@ -47,7 +47,7 @@ def _cell(image: np.ndarray, block: Block, number: int) -> Image.Image:
             draw.line((x0, y0, x1, y1), fill=colour, width=FINE)
             _dot(draw, x1, y1, 2 * FINE, colour)
     for x, y in start:
-        _dot(draw, x, y, 1.5 * FINE, BLUE)
+        _dot(draw, x, y, 2 * FINE, BLUE)
     return shown.resize((CELL, CELL), Image.Resampling.BOX)
 
 
