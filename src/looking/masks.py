@@ -17,6 +17,7 @@ from src.data.digits import STROKE, Digits, DigitScenes
 from src.data.images import Transform
 from src.data.scenes import render_layers
 from src.looking.quantities import OBJECT
+from src.visualization.subjects import transform_of
 
 LAYOUT = "a folder of masks needs images/NAME.* and masks/NAME.*, a mask being above 0 where its object is"
 
@@ -85,19 +86,11 @@ def _between(any_: Tensor) -> Tensor:
 
 
 def _of_folder(folder: Path, data: ImageData, count: int) -> MaskedImages:
-    transform = _transform(data)
+    transform = transform_of(data)
     pairs = list(_pairs(folder))[:count]
     read = [_seen(image, mask, transform) for image, mask in pairs]
     images, masks = (torch.stack(parts) for parts in zip(*read, strict=True))
     return MaskedImages(images, {OBJECT: masks, "box": boxes(masks)})
-
-
-def _transform(data: ImageData) -> Transform:
-    """How `data` makes of a picture what networks see in a test."""
-    transform: Transform | None = getattr(data.dataset("test"), "transform", None)
-    if transform is None:
-        raise DataError(f"{data.name} draws its images itself, so a folder of pictures can't be seen as it sees them")
-    return transform
 
 
 def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:

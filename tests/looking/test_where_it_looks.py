@@ -135,7 +135,7 @@ def test_networks_are_those_of_their_epochs(runs):
     [
         (["measure", "nowhere", "-o", "out"], "no finished run below nowhere"),
         (["measure", "{runs}", "-o", "out", "--images", "1"], "--images 1: give 2 or more"),
-        (["measure", "{runs}", "-o", "out", "--masks", "photos"], "draws its images itself"),
+        (["measure", "{runs}", "-o", "out", "--masks", "photos"], "no folder photos/images"),
         (["report", "nowhere"], "nowhere"),
     ],
 )
