@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from src.timm_configs import register
+from src import own_configs, timm_configs
 
 if TYPE_CHECKING:  # torch and the networks take seconds to import, which composing needn't
     from torch import nn
@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 
 CONF = Path(__file__).parents[1] / "conf"
 
-register()  # before anything is composed: conf/train.yaml has it on its search path
+for configs in (timm_configs, own_configs):  # before anything is composed: conf/train.yaml has both on its search path
+    configs.register()
 
 # What a variant may have of its own without being another network or training.
 LABELS = ("name", "axes", "against", "published", "study")

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from src.callbacks.offset_diagnostics import deformable_blocks
 from src.data.base import ImageData
+from src.models.attention.deformable import DeformableAttention
+from src.models.looking import eager, recording
 from src.reports.points import POINTS, Block, Points, read_points, write_points
 from src.runs.record import find_records
 from src.runs.session import BEST
@@ -30,40 +32,33 @@ SIDE = 128  # pixels of a picture; larger images are shrunk to it
 
 
 def points_on(net: nn.Module, data: ImageData, count: int = IMAGES) -> Points | None:
-    """Points of every deformable block on the first `count` test images; None for networks without such blocks.
+    """As `points_of`, on the first `count` test images."""
+    dataset = data.dataset("test")
+    return points_of(net, torch.stack([dataset[number][0] for number in range(min(count, data.length("test")))]))
+
+
+def points_of(net: nn.Module, images: Tensor) -> Points | None:
+    """Points of every deformable block on images (N, 3, H, W); None for networks without such blocks.
 
     The network stays in the mode it was in.
     """
     blocks = deformable_blocks(net)
     if not blocks:
         return None
-    dataset = data.dataset("test")
-    images = torch.stack([dataset[number][0] for number in range(min(count, data.length("test")))])
-    seen: dict[nn.Module, tuple[tuple[int, int], Tensor]] = {}
-
-    def look(sampling: nn.Module, given: tuple[Tensor, Tensor]) -> None:
-        seen[sampling] = (given[0].shape[2], given[0].shape[3]), given[1]
-
-    hooks = [attention.sampling.register_forward_pre_hook(look) for _, attention in blocks]
     training, device = net.training, next(net.parameters()).device
     try:
-        with torch.no_grad():
-            net.eval().forward(images.to(device))  # not compiled: that knows nothing of hooks
+        with torch.no_grad(), eager(net), recording(net, kind=DeformableAttention, weights=False) as looks:
+            net.eval()(images.to(device))
     finally:
         net.train(training)
-        for hook in hooks:
-            hook.remove()
 
     side = min(SIDE, images.shape[-1])
     found: dict[str, Block] = {}
-    for stage, attention in blocks:
-        map_size, points = seen[attention.sampling]
-        reference = attention.reference_grid.keys(map_size, points.shape[2:4], points.device)
+    for (stage, _), (look,) in zip(blocks, looks.values(), strict=True):
+        assert look.reference is not None
         name = f"{stage}.{sum(other.startswith(f'{stage}.') for other in found)}"
-        found[name] = Block(
-            _pixels(reference, map_size, side).reshape(-1, 2),
-            _pixels(points, map_size, side).reshape(*points.shape[:2], -1, 2),
-        )
+        reference, points = (_pixels(yx, look.map_size, side) for yx in (look.reference[0], look.points[:, :, 0]))
+        found[name] = Block(reference, points)
     return Points(_pictures(images, side), found)
 
 

@@ -2,6 +2,7 @@
 
 <!-- table: python -m src.readme ... --> ... <!-- end of table -->    the demo's, from experiments/demo/results.csv
 <!-- report: STUDY ... --> ... <!-- end of report -->      a study's, from experiments/STUDY/summary.json
+<!-- findings: STUDY ... --> ... <!-- end of findings -->    where its points go, from the rows in experiments/STUDY
 """
 
 import json
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from src.looking import page as looking
+from src.looking.rows import read
 from src.reports.text import Table
 from src.table import hardware, markdown, read_csv
 
@@ -26,7 +29,8 @@ FEW = ("variant", "seeds", "top-1, %", "difference", "95 %, t", "p, Holm", "verd
 def pages() -> list[Path]:
     """The pages with something between marks."""
     found = [ROOT / "README.md", *sorted(ROOT.glob("experiments/*/README.md"))]
-    return [page for page in found if TABLE.search(text := page.read_text()) or REPORT.search(text)]
+    marks = (TABLE, REPORT, looking.MARKS)
+    return [page for page in found if any(mark.search(page.read_text()) for mark in marks)]
 
 
 def renewed(page: Path) -> str:
@@ -34,7 +38,8 @@ def renewed(page: Path) -> str:
     rows = read_csv(RESULTS)
     table = f"{markdown(rows)}\n\n{hardware(rows)}\n"
     text = TABLE.sub(lambda match: match[1] + table + match[2], page.read_text())
-    return REPORT.sub(lambda match: match[1] + _study(match[2], page.parent) + match[3], text)
+    text = REPORT.sub(lambda match: match[1] + _study(match[2], page.parent) + match[3], text)
+    return looking.MARKS.sub(lambda match: match[1] + _findings(match[2], page.parent) + match[3], text)
 
 
 def _study(name: str, seen_from: Path) -> str:
@@ -48,6 +53,15 @@ def _study(name: str, seen_from: Path) -> str:
     )
     parts.insert(-1, picture)
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _findings(name: str, seen_from: Path) -> str:
+    folder = ROOT / "experiments" / name
+    kept = read(folder)
+    if folder == seen_from:
+        return looking.whole(kept)
+    at = Path(os.path.relpath(folder, seen_from)).as_posix()
+    return f"{looking.short(kept)}\n[{name}]({at}/README.md): {looking.recorded(kept)}\n"
 
 
 def _whole(summary: Mapping[str, Any]) -> list[str]:

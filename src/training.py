@@ -14,7 +14,9 @@ from src.callbacks.divergence import Divergence
 from src.callbacks.efficiency import Efficiency, peak_memory_mb
 from src.callbacks.energy import Energy
 from src.callbacks.epoch_seed import EpochSeed
+from src.callbacks.kept_weights import KeptWeights
 from src.callbacks.offset_diagnostics import OffsetDiagnostics, deformable_blocks
+from src.callbacks.points_pictures import PointsPictures
 from src.callbacks.progress_file import ProgressFile
 from src.callbacks.stop_signals import StopSignals
 from src.classifier import ImageClassifier
@@ -146,8 +148,10 @@ def _fit_and_test(cfg: dict[str, Any], run: Run, loggers: list[Any]) -> dict[str
     last = ModelCheckpoint(folder, filename=CHECKPOINT.stem, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[L.Callback] = [EpochSeed(cfg["seed"]), efficiency, energy, LearningRateMonitor("step"), best, last]
     callbacks += [StopSignals(), Divergence(), progress(PROGRESS[cfg["progress"]]), ProgressFile(run.folder)]
+    callbacks.append(KeptWeights(folder, every=cfg["watch"]["weights"]))
     if diagnosed:
         callbacks.append(OffsetDiagnostics(every=cfg["trainer"]["log_every_n_steps"]))
+        callbacks.append(PointsPictures(run.folder, every=cfg["watch"]["points"]))
     if recipe.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=recipe.ema_decay))
 

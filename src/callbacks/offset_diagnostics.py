@@ -1,6 +1,7 @@
 """What the offsets do: how far points move, how many leave the map, how strongly their network learns."""
 
 from collections import defaultdict
+from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.attention.deformable import DeformableAttention
+from src.models.looking import Look, eager, recording
 
 MEASURED_IMAGES = 16  # of the first validation batch; the quantiles hardly move with more
 
@@ -23,7 +25,8 @@ class OffsetDiagnostics(L.Callback):
 
     def __init__(self, *, every: int) -> None:
         self.every = every
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._recording = ExitStack()
+        self._looks: dict[str, list[Look]] = {}
         self._distances: dict[str, list[Tensor]] = defaultdict(list)
         self._outside: dict[str, list[Tensor]] = defaultdict(list)
 
@@ -37,13 +40,9 @@ class OffsetDiagnostics(L.Callback):
     ) -> None:
         if batch_idx or trainer.sanity_checking:
             return
-        image_size = batch[0].shape[-1]
-        for stage, attention in deformable_blocks(pl_module):
-            # What sampling is given is all that is needed, so the network needn't know that it is watched.
-            def look(module: nn.Module, given: tuple[Tensor, Tensor], stage=stage, attention=attention) -> None:
-                self._measure(stage, attention, *given, image_size)
-
-            self._hooks.append(attention.sampling.register_forward_pre_hook(look))
+        watch = recording(pl_module, kind=DeformableAttention, weights=False, images=MEASURED_IMAGES)
+        self._recording.enter_context(eager(pl_module))
+        self._looks = self._recording.enter_context(watch)
 
     def on_validation_batch_end(
         self,
@@ -54,9 +53,10 @@ class OffsetDiagnostics(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self._recording.close()
+        for (stage, _), (look,) in zip(deformable_blocks(pl_module), self._looks.values(), strict=False):
+            self._measure(stage, look, image_size=batch[0].shape[-1])
+        self._looks = {}
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for key, distances in self._distances.items():
@@ -77,12 +77,10 @@ class OffsetDiagnostics(L.Callback):
             norm = torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
             pl_module.log(f"offset/{stage}/grad_norm", norm, rank_zero_only=True)
 
-    def _measure(self, stage: str, attention: DeformableAttention, x: Tensor, points: Tensor, image_size: int) -> None:
-        map_size, points = x.shape[2:], points[:MEASURED_IMAGES].detach().float()
-        reference = attention.reference_grid.keys(map_size, points.shape[2:4], points.device)
-        # Positions -1 and 1 are the centres of the border pixels of a map of `map_size` pixels.
-        pixel = points.new_tensor([(n - 1) / 2 * (image_size / n) for n in map_size])
-        distance = ((points - reference) * pixel).norm(dim=-1)
+    def _measure(self, stage: str, look: Look, image_size: int) -> None:
+        points = look.points[:, :, 0]
+        pixel = points.new_tensor([image_size / n for n in look.map_size])
+        distance = (look.moved()[:, :, 0] * pixel).norm(dim=-1)
         outside = (points.abs() > 1).any(dim=-1).float()
         for group in range(points.shape[1]):
             self._distances[f"{stage}/g{group}"].append(distance[:, group].flatten())

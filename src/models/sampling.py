@@ -4,11 +4,22 @@ Points are (y, x) in [-1, 1]; -1 and 1 are the centres of the first and the last
 (`align_corners=True`). Outside of the map there are zeros.
 """
 
+from typing import Protocol
+
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from src.models import bilinear
+from src.models.looking import patch_centres
+
+
+class Sampling(Protocol):
+    """What deformable attention needs of a sampling."""
+
+    def __call__(self, x: Tensor, points: Tensor) -> Tensor: ...
+
+    def places(self, points: Tensor, map_size: tuple[int, int]) -> tuple[Tensor, int]: ...
 
 
 class BilinearSampling(nn.Module):
@@ -32,6 +43,10 @@ class BilinearSampling(nn.Module):
         sampled = self.read(grouped.to(grid.dtype), grid)
         return rearrange(sampled, "(b g) c hk wk -> b (g c) hk wk", g=groups).to(x.dtype)
 
+    def places(self, points: Tensor, map_size: tuple[int, int]) -> tuple[Tensor, int]:
+        """Where on the map keys are read, (B, G, Hk, Wk, yx), and the side of the patch that each is made of."""
+        return points, 1
+
 
 class AveragePooling(nn.Module):
     """Features averaged over cells of `stride` pixels; the points are not looked at.
@@ -47,3 +62,8 @@ class AveragePooling(nn.Module):
         """(B, C, H, W) and points, unused, to (B, C, Hk, Wk)."""
         # A cell that is cut by the border is the mean of the pixels that it has.
         return F.avg_pool2d(x, self.stride, ceil_mode=True)
+
+    def places(self, points: Tensor, map_size: tuple[int, int]) -> tuple[Tensor, int]:
+        """Where on the map keys are read, (B, G, Hk, Wk, yx), and the side of the patch that each is made of."""
+        centres = patch_centres((points.shape[2], points.shape[3]), self.stride, map_size, points.device)
+        return centres.to(points).expand_as(points), self.stride

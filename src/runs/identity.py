@@ -24,6 +24,7 @@ NOT_IDENTITY = (
     "runs",  # where results are kept
     "logger",  # who is told about the metrics
     "progress",  # how the terminal looks
+    "watch",  # what is kept of the way to the result
     "activation_checkpointing",  # trades time for memory, to the same bits
     "rerun",  # asks for the same run once more
     "model.weights.path",  # where they lie; their hash beside it counts

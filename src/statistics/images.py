@@ -114,17 +114,25 @@ def _mcnemar(baseline: np.ndarray, variant: np.ndarray) -> McNemar:
 
 def _intervals(baseline: np.ndarray, variant: np.ndarray) -> tuple[float, Interval, Interval | None]:
     """Mean difference, and its intervals for other images, and for other seeds and images."""
-    seeds, images = baseline.shape
-    difference = variant.astype(np.float32) - baseline.astype(np.float32)
-    mean = 100 * float(difference.sum()) / difference.size
-    # (resamples, seeds): accuracy of each seed on each drawing of images. Sums below 2**24 are exact in float32.
-    points = (100 / images) * (counts(images, RESAMPLES, "images") @ difference.T).astype(float)
-    other_images = _middle(points.mean(axis=1))
+    return crosswise(variant.astype(np.float32) - baseline.astype(np.float32), unit=100)
+
+
+def crosswise(values: np.ndarray, *, unit: float = 1) -> tuple[float, Interval, Interval | None]:
+    """Mean of values (seeds, images) times `unit`, and its 95 % intervals for other images, and for other seeds too.
+
+    The second is None for one seed.
+    """
+    seeds, images = values.shape
+    mean = unit * float(values.sum()) / values.size
+    # (resamples, seeds): mean of each seed on each drawing of images. Of what was right, sums below 2**24 are exact in
+    # float32.
+    of_seeds = (unit / images) * (counts(images, RESAMPLES, "images") @ values.T).astype(float)
+    other_images = _middle(of_seeds.mean(axis=1))
     if seeds == 1:
         return mean, other_images, None
     # A drawing of n seeds has (n - 1) / n of their variance; stretching it makes up for that (Rao and Wu, JASA, 1988).
     weights = 1 + np.sqrt(seeds / (seeds - 1)) * (counts(seeds, RESAMPLES, "seeds") - 1)
-    return mean, other_images, _middle((points * weights).mean(axis=1))
+    return mean, other_images, _middle((of_seeds * weights).mean(axis=1))
 
 
 def _middle(resampled: np.ndarray) -> Interval:

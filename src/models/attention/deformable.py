@@ -8,9 +8,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from src.models.attention.attend import attend
+from src.models.attention.attend import attend, attention_weights
 from src.models.geometry import GeometryError, nearest, size
+from src.models.looking import Look
 from src.models.reference_grid import Grid
+from src.models.sampling import Sampling
 from src.models.stage import Stage
 
 
@@ -37,7 +39,7 @@ class DeformableAttention(nn.Module):
         offset: nn.Module,
         offset_range: nn.Module,
         reference_grid: Grid,
-        sampling: nn.Module,
+        sampling: Sampling,
         position_bias: nn.Module,
         local_encoding: nn.Module,
     ):
@@ -56,16 +58,38 @@ class DeformableAttention(nn.Module):
         # Where to look: a uniform grid, moved by offsets read from the queries.
         points = self.choose_points(q)
 
-        # What is there.
-        k, v = self.to_kv(self.sampling(x, points)).chunk(2, dim=1)
-
-        # How much each key matters, and what it says.
-        bias = self.position_bias(points, self.reference_grid.queries(x.shape[2:], x.device))
-        heads = "b (heads d) h w -> b heads (h w) d"
-        queries, k, v = (rearrange(t, heads, heads=self.num_heads) for t in (q, k, v))
-        out = attend(queries, k, v, bias)
+        # What is there, how much each key matters, and what it says.
+        out = attend(*self.read(x, q, points))
         out = rearrange(out, "b heads (h w) d -> b (heads d) h w", h=x.shape[2])
         return self.proj(out + self.local_encoding(q))
+
+    def read(self, x: Tensor, q: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Queries, keys, values (B, heads, H * W or Hk * Wk, d), and what positions add to the scores."""
+        k, v = self.to_kv(self.sampling(x, points)).chunk(2, dim=1)
+        bias = self.position_bias(points, self.reference_grid.queries(x.shape[2:], x.device))
+        heads = "b (heads d) h w -> b heads (h w) d"
+        q, k, v = (rearrange(t, heads, heads=self.num_heads) for t in (q, k, v))
+        return q, k, v, bias
+
+    def look(self, x: Tensor, *, weights: bool = True) -> Look:
+        """Points of each offset group, the grid that they started from, and how much each query attends to each."""
+        q, map_size = self.to_q(x), (x.shape[2], x.shape[3])
+        points = self.choose_points(q)
+        seen = None
+        if weights:
+            queries, k, _, bias = self.read(x, q, points)
+            seen = attention_weights(queries, k, bias)
+        reference = self.reference_grid.keys(map_size, points.shape[2:4], points.device)
+        points, side = self.sampling.places(points, map_size)
+        reference, _ = self.sampling.places(reference[None, None], map_size)
+        return Look(
+            kind="deformable",
+            map_size=map_size,
+            points=rearrange(points, "b g hk wk yx -> b g 1 (hk wk) yx"),
+            reference=rearrange(reference, "1 1 hk wk yx -> 1 (hk wk) yx"),
+            weights=seen,
+            side=side,
+        )
 
     def choose_points(self, q: Tensor) -> Tensor:
         """(B, C, H, W) to points (B, G, Hk, Wk, yx), in float32 also where the rest of the network is not."""
@@ -91,7 +115,7 @@ class Deformable:
     offset: Callable[..., nn.Module]
     offset_range: Callable[..., nn.Module]
     reference_grid: Callable[..., Grid]
-    sampling: Callable[..., nn.Module]
+    sampling: Callable[..., Sampling]
     position_bias: Callable[..., nn.Module]
     local_encoding: Callable[..., nn.Module]
 

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from src.models.geometry import GeometryError, nearest
+from src.models.looking import Look, to_positions
 from src.models.stage import Stage
 
 POINTS = 9  # of a 3x3 kernel
@@ -30,18 +32,39 @@ class DeformableConvolution(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        points = self.to_points(x).to(torch.promote_types(x.dtype, torch.float32))
-        offset, loudness = points.split([2 * POINTS, POINTS], dim=1)
+        offset, loudness = self.choose_points(x)
         # In float32 also under autocast, which doesn't know this operator: positions would be rounded.
         read = deform_conv2d(
-            self.to_v(x).to(points.dtype),
+            self.to_v(x).to(offset.dtype),
             offset,
-            self.kernel.weight.to(points.dtype),
+            self.kernel.weight.to(offset.dtype),
             self.kernel.bias,
             padding=1,
-            mask=2 * loudness.sigmoid(),
+            mask=loudness,
         )
         return self.proj(read.to(x.dtype))
+
+    def choose_points(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Offsets (B, 9 yx, H, W) of the kernel's points in pixels, and how loud each is (B, 9, H, W), from 0 to 2."""
+        points = self.to_points(x).to(torch.promote_types(x.dtype, torch.float32))
+        offset, loudness = points.split([2 * POINTS, POINTS], dim=1)
+        return offset, 2 * loudness.sigmoid()
+
+    def look(self, x: Tensor, *, weights: bool = True) -> Look:
+        """The nine points of each pixel, the kernel that they started from, and their loudness: 1 at the outset."""
+        map_size = (x.shape[2], x.shape[3])
+        offset, loudness = self.choose_points(x)
+        pixels = torch.cartesian_prod(*(torch.arange(n, device=x.device) for n in map_size))
+        kernel = torch.cartesian_prod(*(torch.arange(-1, 2, device=x.device),) * 2)
+        reference = (pixels[:, None] + kernel).to(offset.dtype)
+        moved = reference + rearrange(offset, "b (k yx) h w -> b (h w) k yx", yx=2)
+        return Look(
+            kind="deformable_convolution",
+            map_size=map_size,
+            points=to_positions(moved, map_size)[:, None],
+            reference=to_positions(reference, map_size),
+            weights=rearrange(loudness, "b k h w -> b 1 (h w) k") if weights else None,
+        )
 
 
 class _ToPoints(nn.Conv2d):

@@ -11,8 +11,9 @@ from einops import rearrange
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from src.models.attention.attend import attend
+from src.models.attention.attend import attend, attention_weights
 from src.models.geometry import GeometryError, nearest
+from src.models.looking import Look, to_positions
 from src.models.stage import Stage
 
 # Longest side of a tile, in pixels. Measured for neighborhoods of 3 to 13 pixels on maps of 7x7 to 56x56: smaller tiles
@@ -51,9 +52,33 @@ class NeighborhoodAttention(nn.Module):
         trunc_normal_(self.bias_table, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
+        out = self.attend_nearby(*self.queries_keys_values(x))
+        return self.proj(rearrange(out, "b heads h w d -> b (heads d) h w"))
+
+    def queries_keys_values(self, x: Tensor) -> Tensor:
+        """(3, B, heads, H, W, d)."""
         to_heads = "b (three heads d) h w -> three b heads h w d"
-        q, k, v = rearrange(self.to_qkv(x), to_heads, three=3, heads=self.num_heads)
-        return self.proj(rearrange(self.attend_nearby(q, k, v), "b heads h w d -> b (heads d) h w"))
+        return rearrange(self.to_qkv(x), to_heads, three=3, heads=self.num_heads)
+
+    def look(self, x: Tensor, *, weights: bool = True) -> Look:
+        """The pixels round each query, moved inwards at the border; by the definition, not in tiles."""
+        height, width = x.shape[2:]
+        axes = [_nearby(length, self.neighborhood_size, x.device) for length in (height, width)]
+        (rows, down), (columns, right) = axes
+        rows, columns = rows[:, None, :, None], columns[None, :, None, :]  # of query rows and columns, key rows and ...
+        pixels = torch.stack(torch.broadcast_tensors(rows, columns), -1).flatten(2, 3).flatten(0, 1)
+        seen = None
+        if weights:
+            q, k, _ = self.queries_keys_values(x).flatten(3, 4)
+            k = k[:, :, pixels[..., 0] * width + pixels[..., 1]]
+            bias = self.bias_table[:, down[:, None, :, None], right[None, :, None, :]].flatten(3, 4).flatten(1, 2)
+            seen = attention_weights(q[:, :, :, None], k, bias[:, :, None]).squeeze(3)
+        return Look(
+            kind="neighborhood",
+            map_size=(height, width),
+            points=to_positions(pixels.float(), (height, width)).expand(x.shape[0], 1, -1, -1, -1),
+            weights=seen,
+        )
 
     def attend_nearby(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Maps of queries, keys and values (B, heads, H, W, d) to the map of what the queries read."""
@@ -183,6 +208,13 @@ class _Axis(NamedTuple):
         outside = (place < 0) | (place >= neighborhood_size)
         cells = (displacement + neighborhood_size - 1).masked_fill(outside, 2 * neighborhood_size - 1)
         return cls(queries, keys, cells)
+
+
+def _nearby(length: int, neighborhood_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pixels of each query's neighborhood along an axis, and their cells of the table's, both (queries, keys)."""
+    size, pixels = min(neighborhood_size, length), torch.arange(length, device=device)[:, None]
+    keys = (pixels - neighborhood_size // 2).clamp(0, length - size) + torch.arange(size, device=device)
+    return keys, keys - pixels + neighborhood_size - 1
 
 
 def _pixels(maps: Tensor, index: Tensor) -> Tensor:

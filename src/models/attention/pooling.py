@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from src.models.geometry import GeometryError, nearest
+from src.models.looking import Look, to_positions
 from src.models.stage import Stage
 
 
@@ -20,12 +22,27 @@ class AveragePoolingMixer(nn.Module):
 
     def __init__(self, dim: int, *, neighborhood_size: int):
         super().__init__()
+        self.neighborhood_size = neighborhood_size
         self.to_v = nn.Conv2d(dim, dim, 1)
         self.mean = nn.AvgPool2d(neighborhood_size, 1, neighborhood_size // 2, count_include_pad=False)
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(self.mean(self.to_v(x)))
+
+    def look(self, x: Tensor, *, weights: bool = True) -> Look:
+        """The pixels round each query, of equal weight; of those off the map none."""
+        (height, width), side = x.shape[2:], self.neighborhood_size
+        pixels = torch.cartesian_prod(torch.arange(height), torch.arange(width))
+        around = torch.cartesian_prod(*(torch.arange(side) - side // 2,) * 2)
+        keys = (pixels[:, None] + around).to(x.device)
+        inside = ((keys >= 0) & (keys < keys.new_tensor([height, width]))).all(-1).float()
+        return Look(
+            kind="average_pooling",
+            map_size=(height, width),
+            points=to_positions(keys.float(), (height, width)).expand(x.shape[0], 1, -1, -1, -1),
+            weights=(inside / inside.sum(-1, keepdim=True)).expand(x.shape[0], 1, -1, -1) if weights else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from einops import rearrange
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from src.models.attention.attend import attend
+from src.models.attention.attend import attend, attention_weights
 from src.models.geometry import GeometryError, nearest, size
+from src.models.looking import Look, patch_centres
 from src.models.pad import pad_to_multiple
 from src.models.stage import Stage
 
@@ -33,11 +34,29 @@ class SpatialReductionAttention(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        out = attend(*self.queries_keys_values(x))
+        return self.proj(rearrange(out, "b heads (h w) d -> b (heads d) h w", h=x.shape[2]))
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Each (B, heads, pixels or patches, d)."""
         heads = "b (heads d) h w -> b heads (h w) d"
         q = rearrange(self.to_q(x), heads, heads=self.num_heads)
         reduced = self.reduce(pad_to_multiple(x, self.reduction))
         k, v = (rearrange(t, heads, heads=self.num_heads) for t in self.to_kv(reduced).chunk(2, dim=1))
-        return self.proj(rearrange(attend(q, k, v), "b heads (h w) d -> b (heads d) h w", h=x.shape[2]))
+        return q, k, v
+
+    def look(self, x: Tensor, *, weights: bool = True) -> Look:
+        """The patches, shared by all queries; what the border cuts off a patch counts as none of it."""
+        map_size, side = (x.shape[2], x.shape[3]), self.reduction
+        centres = patch_centres((-(-map_size[0] // side), -(-map_size[1] // side)), side, map_size, x.device)
+        q, k, _ = self.queries_keys_values(x)
+        return Look(
+            kind="spatial_reduction",
+            map_size=map_size,
+            points=centres.flatten(0, 1).expand(x.shape[0], 1, 1, -1, -1),
+            weights=attention_weights(q, k) if weights else None,
+            side=side,
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from einops import rearrange
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from src.models.attention.attend import attend
+from src.models.attention.attend import attend, attention_weights
+from src.models.looking import Look, pixel_positions
 from src.models.stage import Stage
 
 
@@ -34,10 +35,25 @@ class GlobalAttention(nn.Module):
         trunc_normal_(self.bias_table, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        to_heads = "b (three heads d) h w -> three b heads (h w) d"
-        q, k, v = rearrange(self.to_qkv(x), to_heads, three=3, heads=self.num_heads)
+        q, k, v = self.queries_keys_values(x)
         out = attend(q, k, v, self.bias(x.shape[2], x.shape[3]))
         return self.proj(rearrange(out, "b heads (h w) d -> b (heads d) h w", h=x.shape[2]))
+
+    def queries_keys_values(self, x: Tensor) -> Tensor:
+        """(3, B, heads, H * W, d)."""
+        to_heads = "b (three heads d) h w -> three b heads (h w) d"
+        return rearrange(self.to_qkv(x), to_heads, three=3, heads=self.num_heads)
+
+    def look(self, x: Tensor, *, weights: bool = True) -> Look:
+        """All pixels, shared by all queries."""
+        map_size = (x.shape[2], x.shape[3])
+        q, k, _ = self.queries_keys_values(x)
+        return Look(
+            kind="global",
+            map_size=map_size,
+            points=pixel_positions(map_size, x.device).expand(x.shape[0], 1, 1, -1, -1),
+            weights=attention_weights(q, k, self.bias(*map_size)) if weights else None,
+        )
 
     def bias(self, height: int, width: int) -> Tensor:
         """(heads, H * W, H * W)."""

@@ -7,7 +7,8 @@ from einops import rearrange
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from src.models.attention.attend import attend
+from src.models.attention.attend import attend, attention_weights
+from src.models.looking import Look, to_positions
 from src.models.pad import pad_to_multiple, tiled
 from src.models.stage import Stage
 
@@ -22,6 +23,7 @@ class WindowAttention(nn.Module):
         window_size: side of a window in pixels.
     """
 
+    kind = "window"
     displacement: Tensor
 
     def __init__(self, dim: int, num_heads: int, *, window_size: int):
@@ -37,10 +39,43 @@ class WindowAttention(nn.Module):
         trunc_normal_(self.bias_table, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.within_windows(x, shifts=(0, 0))
+        return self.within_windows(x, shifts=self.shifts(x.shape[2], x.shape[3]))
+
+    def shifts(self, height: int, width: int) -> tuple[int, int]:
+        """How far windows are moved on a map of this size, down and to the right: not at all."""
+        return 0, 0
 
     def within_windows(self, x: Tensor, shifts: tuple[int, int]) -> Tensor:
         """(B, C, H, W) to the same, by windows moved down and to the right by `shifts`."""
+        height, width = x.shape[2:]
+        q, k, v, bias = self.compared(x, shifts)
+        return self.proj(self.to_map(attend(q, k, v, bias), (height, width), shifts))
+
+    def look(self, x: Tensor, *, weights: bool = True) -> Look:
+        """The pixels of each query's window; those that it is kept from, and padding, have weight 0."""
+        map_size = (x.shape[2], x.shape[3])
+        shifts, side = self.shifts(*map_size), self.window_size
+        rows, columns = (torch.arange(-(-n // side) * side, device=x.device) for n in map_size)
+        # A map of where its pixels are, cut into windows as any other; every query of a window has all its pixels.
+        pixels = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None].roll((-shifts[0], -shifts[1]), (2, 3))
+        to_windows = "1 yx (rows wy) (cols wx) -> 1 (rows cols) 1 1 (wy wx) yx"
+        windows = rearrange(pixels, to_windows, wy=side, wx=side).expand(-1, -1, -1, side * side, -1, -1)
+        keys = self.to_map(windows.flatten(4), map_size, shifts)
+        keys = rearrange(keys, "1 (k yx) h w -> (h w) k yx", yx=2)
+        seen = None
+        if weights:
+            q, k, _, bias = self.compared(x, shifts)
+            seen = self.to_map(attention_weights(q, k, bias), map_size, shifts)
+            seen = rearrange(seen, "b (heads k) h w -> b heads (h w) k", heads=self.num_heads)
+        return Look(
+            kind=self.kind,
+            map_size=map_size,
+            points=to_positions(keys.float(), map_size).expand(x.shape[0], 1, -1, -1, -1),
+            weights=seen,
+        )
+
+    def compared(self, x: Tensor, shifts: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, windows, heads, pixels, d), and what is added to their scores."""
         (height, width), side = x.shape[2:], self.window_size
         x = pad_to_multiple(x, side)
         padded, bias = (x.shape[2], x.shape[3]), self.bias_table.flatten(1)[:, self.displacement]
@@ -51,13 +86,16 @@ class WindowAttention(nn.Module):
 
         to_windows = "b (three heads d) (rows wy) (cols wx) -> three b (rows cols) heads (wy wx) d"
         q, k, v = rearrange(self.to_qkv(x), to_windows, three=3, heads=self.num_heads, wy=side, wx=side)
-        out = attend(q, k, v, bias)
-        to_map = "b (rows cols) heads (wy wx) d -> b (heads d) (rows wy) (cols wx)"
-        out = rearrange(out, to_map, rows=padded[0] // side, wy=side)
+        return q, k, v, bias
 
+    def to_map(self, windows: Tensor, map_size: tuple[int, int], shifts: tuple[int, int]) -> Tensor:
+        """What the pixels of windows hold (B, windows, heads, pixels, d), back on the map (B, heads * d, H, W)."""
+        (height, width), side = map_size, self.window_size
+        to_map = "b (rows cols) heads (wy wx) d -> b (heads d) (rows wy) (cols wx)"
+        out = rearrange(windows, to_map, rows=(height + side - 1) // side, wy=side)
         if any(shifts):
             out = torch.roll(out, shifts, dims=(2, 3))
-        return self.proj(out[:, :, :height, :width])
+        return out[:, :, :height, :width]
 
 
 class ShiftedWindowAttention(WindowAttention):
@@ -71,14 +109,16 @@ class ShiftedWindowAttention(WindowAttention):
         shift: pixels down and to the right.
     """
 
+    kind = "shifted_window"
+
     def __init__(self, dim: int, num_heads: int, *, window_size: int, shift: int):
         super().__init__(dim, num_heads, window_size=window_size)
         self.shift = shift
 
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
+    def shifts(self, height: int, width: int) -> tuple[int, int]:
+        """How far windows are moved on a map of this size, down and to the right."""
         down, right = (self.shift if n > self.window_size else 0 for n in (height, width))
-        return self.within_windows(x, shifts=(down, right))
+        return down, right
 
 
 @dataclass(frozen=True)

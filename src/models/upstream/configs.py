@@ -23,7 +23,7 @@ from src.models.offset import LearnedOffset, ZeroOffset
 from src.models.offset_range import BoundedRange, BoundedSteps, ClampedPositions, TanhPositions, UnboundedRange
 from src.models.position_bias import ContinuousBias, FixedBias, NoBias, RelativeBias
 from src.models.reference_grid import PublishedGrid, ShiftedGrid
-from src.models.sampling import AveragePooling, BilinearSampling
+from src.models.sampling import AveragePooling, BilinearSampling, Sampling
 from src.models.stage import Stage
 from src.models.stem import OverlappedStem, PatchStem
 
@@ -262,7 +262,7 @@ def _deformable(
         relative = ContinuousBias if log_cpb else partial(RelativeBias, kernel="auto", deformable_kernel="auto")
         bias = FixedBias if fixed_pe else relative
     offset: Callable[..., nn.Module] = ZeroOffset if no_off else LearnedOffset
-    sampling: Callable[..., nn.Module] = partial(BilinearSampling, kernel="auto")
+    sampling: Callable[..., Sampling] = partial(BilinearSampling, kernel="auto")
     if release == "v2" and no_off:
         if use_pe and dwc_pe:
             raise ValueError("no_off with dwc_pe: the published code of release 'v2' raises an error there")

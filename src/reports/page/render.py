@@ -40,7 +40,7 @@ def render(
             for name, title, svg, alt, data in figures
         ],
         poll=poll,
-        policy=_policy(script, connect="'self'" if poll else "'none'"),
+        policy=policy(script, connect="'self'" if poll else "'none'"),
         style=Markup((HERE / "style.css").read_text()),
         script=Markup(script),
         data=Markup(embedded(document)),
@@ -55,7 +55,7 @@ def render_index(studies: Sequence[Mapping[str, Any]]) -> str:
             `finished` and `total` (runs), `data`, `model`, `hardware`, and `report`, the link to its page or None.
     """
     style = (HERE / "style.css").read_text()
-    return _pages.get_template("index.html.j2").render(studies=studies, style=Markup(style), policy=_policy(""))
+    return _pages.get_template("index.html.j2").render(studies=studies, style=Markup(style), policy=policy(""))
 
 
 def as_json(document: Mapping[str, Any]) -> str:
@@ -67,7 +67,7 @@ def embedded(document: Mapping[str, Any]) -> str:
     return as_json(document).translate(_ESCAPES)
 
 
-def _policy(script: str, *, connect: str = "'none'") -> str:
+def policy(script: str, *, connect: str = "'none'") -> str:
     """What a browser lets the page do: this script and no other, and nothing from elsewhere.
 
     Figures have their styles inside of their elements, which no hash can name.

@@ -1,0 +1,8 @@
+"""Do points go to objects? Measured on images with masks.
+
+masks.py       images with objects: digit scenes, or any folder of images and masks
+measures.py    what one network does on them, image by image
+rows.py        a row a run, epoch, block, group and region; what is kept of the single images
+findings.py    claims, their intervals, and what may be said of them: the rule
+page.py        a study's page and figure, from its rows alone
+"""

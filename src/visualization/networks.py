@@ -1,0 +1,106 @@
+"""Networks to look at: of a finished run, of a file of weights, or untrained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from src.complexity import on_meta
+from src.config import build, build_model, load_config
+from src.data.base import ImageData
+from src.models.weights import WeightsError, describe, pin
+from src.runs.checkpoint_io import whole
+from src.runs.record import read_record
+from src.runs.session import BEST
+
+UNTRAINED = "none"
+PHOTOGRAPHS = "imagenet"  # whose transforms fit a network that doesn't say what it was trained on
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and the data set whose way of resizing pictures it knows.
+
+    Attributes:
+        title: for figures: variant, seed, or file.
+    """
+
+    title: str
+    net: nn.Module
+    data: ImageData
+    name: str
+
+
+def of_run(folder: Path, overrides: Sequence[str] = ()) -> Network:
+    """The weights that validation chose in a run.
+
+    Raises:
+        WeightsError: it is no run's folder, isn't finished, or its checkpoint is gone or damaged.
+    """
+    if overrides:
+        raise ValueError(f"run={folder} has its own config; leave out {' '.join(overrides)}")
+    record = read_record(folder)
+    if record is None or "config" not in record:
+        raise WeightsError(
+            f"run={folder} has no record of a run; name a folder such as runs/default/baseline/seed0-..."
+        )
+    if record["status"] != "finished":
+        raise WeightsError(f"run={folder} is {record['status']}; the same command as before goes on with it")
+    path = folder / BEST
+    if not path.is_file() or not whole(path):
+        state = "damaged" if path.is_file() else "gone"
+        raise WeightsError(f"{path} is {state}; the command of the run, with rerun=true, makes it again")
+    cfg = record["config"]
+    net = build_model(cfg | {"model": {key: value for key, value in cfg["model"].items() if key != "weights"}})
+    saved = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    named = {name.replace("_orig_mod.", ""): tensor for name, tensor in saved["state_dict"].items()}
+    net.load_state_dict({n.removeprefix("net."): tensor for n, tensor in named.items() if n.startswith("net.")})
+    return Network(f"{record['name']} seed {record['seed']}", net.eval(), build(cfg["data"]), record["name"])
+
+
+def of_weights(weights: str, overrides: Sequence[str]) -> Network:
+    """A network that starts from a file, or, with `none`, from its first random weights.
+
+    Without `model=` or `experiment=` among the overrides it is the very network that the file was made of, and without
+    `data=` its pictures are resized as the run's data set does, or as ImageNet's.
+
+    Raises:
+        WeightsError: the file isn't there, doesn't fit, or lacks layers that attention comes after.
+        ValueError, GeometryError, HydraException: the overrides can't work.
+    """
+    said = {override.partition("=")[0].lstrip("+") for override in overrides}
+    if weights == UNTRAINED:
+        cfg = load_config(*overrides)
+        return Network(f"{cfg['name']}, untrained", build_model(cfg).eval(), build(cfg["data"]), cfg["name"])
+    about = describe(Path(weights).expanduser())
+    run = about.get("run") or {}
+    words = [] if "data" in said or run.get("data") == "digits" else [f"data={PHOTOGRAPHS}"]
+    own = not said & {"model", "experiment"}
+    if own:
+        words += [f"model.num_classes={about['model']['num_classes']}"]
+    cfg = load_config(*words, *overrides)
+    if own:
+        size = cfg["model"]["image_size"] if "model.image_size" in said else about["model"]["image_size"]
+        cfg["model"] = {**about["model"], "image_size": size}
+        cfg["data"] |= {"num_classes": about["model"]["num_classes"], "image_size": size}
+    cfg["model"]["weights"] = pin(weights)
+    on_meta(lambda: build_model(cfg))
+    title = f"{run['name']} seed {run['seed']}" if run else Path(weights).stem
+    return Network(title, build_model(cfg).eval(), build(cfg["data"]), run.get("name", Path(weights).stem))
+
+
+def options_of(words: Sequence[str], known: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Words `key=value` of our own, by key, and the others, which are overrides of conf/train.yaml."""
+    mine: dict[str, list[str]] = {key: [] for key in known}
+    others: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} isn't of the form key=value; the keys are {', '.join(known)}, and conf/'s")
+        if key in mine:
+            mine[key].append(value)
+        else:
+            others.append(word)
+    return mine, others

@@ -1,0 +1,214 @@
+"""See where a network looks.
+
+python -m src.visualize run=runs/default/baseline/seed0-... images=0,1,2            # a run, test images of its data
+python -m src.visualize weights=dat_tiny.safetensors image=photo.jpg query=120,80   # a file, your picture or a folder
+python -m src.visualize compare run=A run=B run=C image=photo.jpg query=120,80      # networks side by side
+python -m src.visualize fields run=A run=B images=0:64                              # effective receptive fields
+
+Every other word is an override of conf/train.yaml, as for src.train: model=dat_tiny weights=none looks at an untrained
+network. What is written: for each block its points, its keys and the queries, as PNG and SVG, and a page of all blocks.
+"""
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from src.models.geometry import GeometryError
+from src.runs.exit_codes import REFUSED
+
+log = logging.getLogger(__name__)
+
+KEYS = ("run", "weights", "image", "images", "query", "blocks", "out")
+FIRST = "0,1,2"  # test images, if nothing is said
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 for success, 2 for what the user can put right."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    parser = argparse.ArgumentParser(
+        prog="python -m src.visualize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help=f"{', '.join(KEYS)}, and any key of conf/")
+    words = parser.parse_args(arguments).words
+    act: Callable[[Mapping[str, list[str]], list[str]], None] = draw
+    if words and words[0] in ("compare", "fields"):
+        act = {"compare": compare, "fields": fields}[words[0]]
+        words = words[1:]
+    try:
+        from src.visualization.networks import options_of
+
+        act(*options_of(words, KEYS))
+    except (GeometryError, HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        return REFUSED
+    return 0
+
+
+def draw(said: Mapping[str, list[str]], overrides: list[str]) -> None:
+    """Figures and a page for each image."""
+    from src.visualization import figures
+    from src.visualization.page.render import write_page
+    from src.visualization.view import view
+
+    (network,) = _networks(said, overrides, most=1)
+    out, wanted, queries = Path(_last(said, "out", "looks")), _last(said, "blocks", "deformable"), _queries(said)
+    subjects, count = _subjects(said, network.data)
+    for number, subject in enumerate(subjects, 1):
+        seen = view(network.net, subject, title=network.title)
+        names = seen.chosen(wanted)
+        for xy in queries:
+            seen.blocks[names[0]].query_at(xy)  # refused before anything is drawn
+        folder = out / _file_name(subject.name)
+        for name in names:
+            block = seen.blocks[name]
+            _save(figures.offsets(block), folder, f"{name}-points")
+            _save(figures.keys(block), folder, f"{name}-keys")
+            for xy in queries:
+                _save(figures.query(seen, name, xy), folder, f"{name}-query-{xy[0]:g}-{xy[1]:g}")
+        page = write_page(seen, names, folder / "index.html", first=queries[0] if queries else None)
+        log.info("%d/%d  %s: %s in %s", number, count, subject.name, ", ".join(names), page)
+
+
+def compare(said: Mapping[str, list[str]], overrides: list[str]) -> None:
+    """One query in several networks, side by side: in each the last block of the block's stage, if it isn't named."""
+    from src.visualization import figures
+    from src.visualization.view import view
+
+    networks = _networks(said, overrides)
+    if len(networks) < 2:
+        raise ValueError("compare needs several networks: run=A run=B ..., or experiment=A,B,... with weights=none")
+    out, queries = Path(_last(said, "out", "looks")), _queries(said)
+    subjects, count = _subjects(said, networks[0].data)
+    sides = {network.data.image_size for network in networks}
+    if len(sides) > 1:
+        raise ValueError(f"compare needs networks for images of one size; these are for {', '.join(map(str, sides))}")
+    for number, subject in enumerate(subjects, 1):
+        views = [view(network.net, subject, title=network.title) for network in networks]
+        blocks = [_block_to_compare(one, _last(said, "blocks", "three")) for one in views]
+        wide, high = subject.picture.size
+        for xy in queries or [(wide / 2, high / 2)]:
+            name = f"compared-{xy[0]:g}-{xy[1]:g}"
+            _save(figures.side_by_side(views, blocks, xy), out / _file_name(subject.name), name)
+        log.info("%d/%d  %s in %s", number, count, subject.name, out / _file_name(subject.name))
+
+
+def fields(said: Mapping[str, list[str]], overrides: list[str]) -> None:
+    """Effective receptive fields of every stage: a figure and a table of radii."""
+    from src.visualization.receptive import figure, measure, write_rows
+
+    networks = _networks(said, overrides)
+    out = Path(_last(said, "out", "looks"))
+    found = []
+    for network in networks:
+        subjects, count = _subjects(said, network.data, first="0:32")
+        images = [subject.image for subject in subjects]
+        log.info("%s: %d images", network.title, count)
+        found.append(measure(network.net, images, title=network.title))
+    out.mkdir(parents=True, exist_ok=True)
+    write_rows(found, out / "receptive_fields.csv")
+    _save(figure(found), out, "receptive_fields")
+    for field in (field for network_fields in found for field in network_fields):
+        log.info("%s", field)
+    log.info("%s, and .png, .svg beside it", out / "receptive_fields.csv")
+
+
+# --------------------------------------------------------------------------------------- what is said
+
+
+def _networks(said: Mapping[str, list[str]], overrides: list[str], most: int | None = None) -> list[Any]:
+    from src.visualization.networks import of_run, of_weights
+
+    runs, weights = said["run"], said["weights"]
+    if bool(runs) == bool(weights):
+        what = "both are there" if runs else "neither is"
+        raise ValueError(f"either run=FOLDER or weights=FILE must be given, and {what}; weights=none is untrained")
+    if runs:
+        networks = [lambda run=run: of_run(Path(run).expanduser(), overrides) for run in runs]
+    else:
+        variants = list(_variants(overrides))
+        networks = [lambda w=w, v=v: of_weights(w, v) for w in weights for v in variants]
+    if most is not None and len(networks) > most:
+        raise ValueError(f"{len(networks)} networks are named; this draws one, and compare several side by side")
+    return [make() for make in networks]
+
+
+def _variants(overrides: list[str]) -> Iterator[list[str]]:
+    """Overrides with one of the experiments that are separated by commas."""
+    several = [word for word in overrides if word.startswith("experiment=") and "," in word]
+    others = [word for word in overrides if word not in several]
+    names = several[0].partition("=")[2].split(",") if several else []
+    yield from ([*others, f"experiment={name}"] for name in names)
+    if not several:
+        yield others
+
+
+def _subjects(said: Mapping[str, list[str]], data: Any, first: str = FIRST) -> tuple[Iterator[Any], int]:
+    from src.visualization.subjects import from_files, from_tests, picture_files
+
+    if said["image"] and said["images"]:
+        raise ValueError("image= names files, images= numbers of test images; give one of them")
+    if said["image"]:
+        paths = [Path(value).expanduser() for value in said["image"]]
+        return (subject for path in paths for subject in from_files(path, data)), sum(
+            len(picture_files(path)) for path in paths
+        )
+    numbers = _numbers(_last(said, "images", first))
+    return from_tests(data, numbers), len(numbers)
+
+
+def _numbers(text: str) -> list[int]:
+    """`0,1,5` or `0:64`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if match := re.fullmatch(r"(\d+):(\d+)", text):
+        found = list(range(int(match[1]), int(match[2])))
+    elif re.fullmatch(r"\d+(,\d+)*", text):
+        found = [int(number) for number in text.split(",")]
+    else:
+        found = []
+    if not found:
+        raise ValueError(f"images={text!r} are no numbers of test images; write 0,1,5 or 0:64")
+    return found
+
+
+def _queries(said: Mapping[str, list[str]]) -> list[tuple[float, float]]:
+    found = []
+    for text in said["query"]:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)", text)
+        if not match:
+            raise ValueError(f"query={text!r} is no place; write x,y in pixels of the picture, such as query=120,80")
+        found.append((float(match[1]), float(match[2])))
+    return found
+
+
+def _block_to_compare(seen: Any, wanted: str) -> str:
+    stage = [name for name in seen.blocks if name.partition(".")[0] == wanted]
+    return stage[-1] if stage else seen.chosen(wanted)[-1]
+
+
+def _last(said: Mapping[str, list[str]], key: str, usual: str) -> str:
+    return said[key][-1] if said[key] else usual
+
+
+def _file_name(name: str) -> str:
+    """Names of pictures are users'; what is no letter, digit, dot or dash is a line in ours."""
+    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "picture"
+
+
+def _save(figure: Any, folder: Path, name: str) -> None:
+    from src.reports.figures.save import save
+
+    save(figure, folder, name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
