@@ -14,7 +14,6 @@ from src.runs.session import Diverged, RunningElsewhere, status_of
 log = logging.getLogger(__name__)
 
 
-
 class NoResult(CompactHydraException):
     """A job of a multirun has failed. Hydra goes on with the others, then prints this without a traceback."""
 
@@ -47,7 +46,7 @@ def one_line_errors(*, several: bool, again: str) -> Iterator[None]:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether it is something that the user can put right: geometry, data, a value, what Lightning calls misconfigured."""
+    """Whether the user can put it right: geometry, data, a value, what Lightning calls misconfigured."""
     if isinstance(error, ValueError | JobFailed):
         return True
     # Not imported for this: that takes seconds, and where it isn't loaded it has raised nothing.

@@ -49,6 +49,6 @@ def fingerprint_of(data: dict[str, Any]) -> str:
     Raises:
         DataError: it isn't.
     """
-    dataset: "ImageData" = build(data)
+    dataset: ImageData = build(data)
     dataset.check()
     return dataset.fingerprint()

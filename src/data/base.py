@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from src.data.on_device import DeviceSet, Numbers
 from src.data.samplers import EpochSampler, EvaluationSampler
 
 Split = Literal["train", "val", "test"]
@@ -27,6 +28,13 @@ class LateLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         yield from super().__iter__()
+
+
+class _Everything:
+    """A set whose items are their numbers."""
+
+    def __getitem__(self, number: int) -> int:
+        return number
 
 
 class ImageData(L.LightningDataModule, ABC):
@@ -60,6 +68,7 @@ class ImageData(L.LightningDataModule, ABC):
         self.num_classes, self.image_size = num_classes, image_size
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
         self._datasets: dict[Split, Dataset[tuple[Tensor, int]]] = {}
+        self._on_device: dict[Split, DeviceSet] = {}
 
     @property
     @abstractmethod
@@ -81,6 +90,10 @@ class ImageData(L.LightningDataModule, ABC):
     @abstractmethod
     def make_dataset(self, split: Split) -> Dataset[tuple[Tensor, int]]:
         """The images and labels of one split, indexed by number."""
+
+    def make_on_device(self, split: Split, device: torch.device) -> DeviceSet | None:
+        """The same pictures, made on `device`; None for sets that are too large for that, or made of files."""
+        return None
 
     def dataset(self, split: Split) -> Dataset[tuple[Tensor, int]]:
         """As `make_dataset`, made once; the test split therefore only when somebody asks for it."""
@@ -108,7 +121,7 @@ class ImageData(L.LightningDataModule, ABC):
             rank=rank,
             world_size=world_size,
         )
-        return self._loader(dataset, sampler)
+        return self._loader("train", dataset, sampler)
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation_loader("val")
@@ -120,9 +133,16 @@ class ImageData(L.LightningDataModule, ABC):
         dataset = self.dataset(split)
         rank, world_size = self._process()
         sampler = EvaluationSampler(self.length(split), rank=rank, world_size=world_size)
-        return self._loader(dataset, sampler)
+        return self._loader(split, dataset, sampler)
 
-    def _loader(self, dataset: Dataset, sampler: EpochSampler | EvaluationSampler) -> DataLoader:
+    def _loader(self, split: Split, dataset: Dataset, sampler: EpochSampler | EvaluationSampler) -> DataLoader:
+        if self._stays_on_device(split):
+
+            def only_numbers(numbers: list[int]) -> Numbers:
+                return Numbers(split, torch.tensor(numbers))
+
+            everything = cast(Dataset, _Everything())
+            return LateLoader(everything, sampler=sampler, batch_size=self.batch_size, collate_fn=only_numbers)
         return LateLoader(
             dataset,
             sampler=sampler,
@@ -131,6 +151,21 @@ class ImageData(L.LightningDataModule, ABC):
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _stays_on_device(self, split: Split) -> bool:
+        """Whether `split` is on the GPU that trains, where it is put at the first time."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if split not in self._on_device and device.type == "cuda":
+            made = self.make_on_device(split, device)
+            if made is not None:
+                self._on_device[split] = made
+        return split in self._on_device
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Lightning's hook: of a set that is there already, pictures are made now."""
+        if isinstance(batch, Numbers):
+            return self._on_device[cast(Split, batch.split)].batch(batch.numbers)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _process(self) -> tuple[int, int]:
         """(rank, world_size): one process where no trainer is attached, as in a notebook or a test."""

@@ -69,6 +69,7 @@ class DigitScenes(Dataset):
     Args:
         length: scenes per epoch.
         keys: what the scenes depend on besides their number.
+        device: where they are rendered.
     """
 
     def __init__(
@@ -81,8 +82,9 @@ class DigitScenes(Dataset):
         digit_scale: Sequence[float],
         fragments: int,
         fragment_size: int,
+        device: torch.device,
     ):
-        self.ink, self.labels, _ = source_digits(split)
+        self.ink, self.labels, _ = (tensor.to(device) for tensor in source_digits(split))
         self.length, self.keys, self.image_size = length, keys, image_size
         self.digit_scale, self.fragments, self.fragment_size = digit_scale, fragments, fragment_size
         self._planned: tuple[int, ScenePlan] | None = None
@@ -95,9 +97,13 @@ class DigitScenes(Dataset):
 
     def __getitems__(self, numbers: list[int]) -> list[tuple[Tensor, int]]:
         """A whole batch at once, as DataLoader asks for it where it can."""
+        images, labels = self.batch(numbers)
+        return list(zip(images, labels.tolist(), strict=True))
+
+    def batch(self, numbers: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) and labels (B,) of `numbers`, which are of one epoch and on the CPU."""
         plan = self.plan(numbers)
-        images = self.images(render_layers(plan, self.ink, self.image_size))
-        return list(zip(images, self.labels[plan.source[:, 0]].tolist(), strict=True))
+        return self.images(render_layers(plan, self.ink, self.image_size)), self.labels[plan.source[:, 0]]
 
     def scene(self, number: int) -> Scene:
         plan = self.plan([number])
@@ -107,12 +113,13 @@ class DigitScenes(Dataset):
         box = (int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1)
         return Scene(self.images(layers)[0], int(self.labels[plan.source[0, 0]]), mask, box)
 
-    def plan(self, numbers: list[int]) -> ScenePlan:
-        """The plans of `numbers`, all of one epoch."""
-        epoch = numbers[0] // self.length
+    def plan(self, numbers: Sequence[int] | Tensor) -> ScenePlan:
+        """The plans of `numbers`, all of one epoch, which is planned on the CPU whatever renders it."""
+        numbers = torch.as_tensor(numbers)
+        epoch = int(numbers[0]) // self.length
         if self._planned is None or self._planned[0] != epoch:
-            self._planned = epoch, self._plan_epoch(epoch)
-        return self._planned[1][torch.tensor(numbers) - epoch * self.length]
+            self._planned = epoch, self._plan_epoch(epoch).to(self.ink.device)
+        return self._planned[1][(numbers - epoch * self.length).to(self.ink.device)]
 
     def _plan_epoch(self, epoch: int) -> ScenePlan:
         return plan_scenes(
@@ -192,10 +199,13 @@ class Digits(ImageData):
         fixed: tuple[Split, ...] = ("val", "test")
         for split in fixed:
             scenes = self.make_dataset(split)
-            digest.update(scenes.plan(list(range(len(scenes)))).source.numpy().tobytes())
+            digest.update(scenes.plan(range(len(scenes))).source.numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def make_dataset(self, split: Split) -> DigitScenes:
+        return self.make_on_device(split, torch.device("cpu"))
+
+    def make_on_device(self, split: Split, device: torch.device) -> DigitScenes:
         return DigitScenes(
             split,
             length=self.scenes[split],
@@ -204,6 +214,7 @@ class Digits(ImageData):
             digit_scale=self.digit_scale,
             fragments=self.fragments,
             fragment_size=self.fragment_size,
+            device=device,
         )
 
     def scene(self, number: int, split: Split) -> Scene:

@@ -5,6 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from filelock import FileLock
 from torchvision.transforms import (
     Compose,
@@ -18,6 +20,7 @@ from torchvision.transforms import (
 
 from src.data.base import DataError, ImageData, Split
 from src.data.images import ArrayImages, AugmentedImages, PlainImages
+from src.data.on_device import ArraysOnDevice
 from src.data.splits import stratified_split
 
 
@@ -71,22 +74,39 @@ class SmallImages(ImageData):
             raise DataError(f"{self.name}: {problem}, looked in {self.root}; {failure}{self.advice}")
         self._check_num_classes()
 
+    def make_on_device(self, split: Split, device: torch.device) -> ArraysOnDevice:
+        source, indices = self._images_of(split)
+        return ArraysOnDevice(
+            source,
+            indices,
+            image_size=self.image_size,
+            mean=self.mean,
+            std=self.std,
+            device=device,
+            crop_padding=self.crop_padding if split == "train" else None,
+            seed=self.seed,
+        )
+
     def make_dataset(self, split: Split) -> PlainImages:
         to_input = [
             Resize((self.image_size, self.image_size), InterpolationMode.BICUBIC),
             ToTensor(),
             Normalize(self.mean, self.std),
         ]
+        source, indices = self._images_of(split)
+        if split != "train":
+            return PlainImages(source, indices, Compose(to_input))
+        moved = [RandomCrop(self.side, padding=self.crop_padding), RandomHorizontalFlip()]
+        return AugmentedImages(source, indices, Compose([*moved, *to_input]), seed=self.seed)
+
+    def _images_of(self, split: Split) -> tuple[ArrayImages, np.ndarray]:
+        """Where the images of a split are, and which they are."""
         if split == "test":
             test = self.load(train=False)
-            return PlainImages(test, range(len(test.labels)), Compose(to_input))
-
+            return test, np.arange(len(test.labels))
         source = self.training_images
         in_train, in_val = stratified_split(source.labels, [len(source.labels) - self.val_images, self.val_images])
-        if split == "val":
-            return PlainImages(source, in_val, Compose(to_input))
-        moved = [RandomCrop(self.side, padding=self.crop_padding), RandomHorizontalFlip()]
-        return AugmentedImages(source, in_train, Compose([*moved, *to_input]), seed=self.seed)
+        return source, in_train if split == "train" else in_val
 
     @cached_property
     def training_images(self) -> ArrayImages:
