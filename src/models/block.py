@@ -9,7 +9,8 @@ class Block(nn.Module):
 
     Args:
         local_perception: what happens to x before.
-        attention, feed_forward: (B, C, H, W) to (B, C, H, W).
+        attention: (B, C, H, W) to (B, C, H, W).
+        feed_forward: (B, C, H, W) and the norm before it to (B, C, H, W).
         scale1, scale2: what happens to the branch of attention and of the feed-forward network.
         drop_path_rate: chance of an image to skip a branch.
     """
@@ -34,4 +35,4 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.local_perception(x)
         x = x + self.drop_path(self.scale1(self.attention(self.norm1(x))))
-        return x + self.drop_path(self.scale2(self.feed_forward(self.norm2(x))))
+        return x + self.drop_path(self.scale2(self.feed_forward(x, self.norm2)))

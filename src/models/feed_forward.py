@@ -1,9 +1,15 @@
 """What each pixel computes on its own after attention, or with its neighbours as in DAT++.
 
-A variant is built as `feed_forward(dim, hidden_dim)` and maps (B, C, H, W) to (B, C, H, W).
+A variant is built as `feed_forward(dim, hidden_dim)` and maps (B, C, H, W), and the norm before it, to (B, C, H, W):
+so that what the norm gives needn't be kept in training.
 """
 
 from torch import Tensor, nn
+
+from src.models.pointwise import Pointwise
+from src.models.recomputed import gelu_then, normed_then
+
+NO_NORM = nn.Identity()
 
 
 class PixelwiseFeedForward(nn.Module):
@@ -11,12 +17,11 @@ class PixelwiseFeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int):
         super().__init__()
-        self.expand = nn.Conv2d(dim, hidden_dim, 1)
-        self.project = nn.Conv2d(hidden_dim, dim, 1)
-        self.act = nn.GELU()
+        self.expand = Pointwise(dim, hidden_dim)
+        self.project = Pointwise(hidden_dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.project(self.act(self.expand(x)))
+    def forward(self, x: Tensor, norm: nn.Module = NO_NORM) -> Tensor:
+        return gelu_then(self.project, normed_then(norm, self.expand, x))
 
 
 class ConvolutionalFeedForward(PixelwiseFeedForward):
@@ -26,6 +31,6 @@ class ConvolutionalFeedForward(PixelwiseFeedForward):
         super().__init__(dim, hidden_dim)
         self.conv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.expand(x)
-        return self.project(self.act(hidden + self.conv(hidden)))
+    def forward(self, x: Tensor, norm: nn.Module = NO_NORM) -> Tensor:
+        hidden = normed_then(norm, self.expand, x)
+        return gelu_then(self.project, hidden + self.conv(hidden))

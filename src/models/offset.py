@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from src.models.geometry import GeometryError, nearest
 from src.models.pad import pad_to_multiple
+from src.models.pointwise import Pointwise
 from src.models.stage import Stage
 
 
@@ -37,7 +38,7 @@ class LearnedOffset(nn.Module):
             nn.Conv2d(channels, channels, kernel_size, stride, padding, groups=channels),
             LayerNorm2d(channels, eps=1e-5),
             nn.GELU(),
-            nn.Conv2d(channels, 2, 1, bias=False),
+            Pointwise(channels, 2, bias=False),
         )
 
     @staticmethod

@@ -1,5 +1,6 @@
 """Scaled dot-product attention with an additive bias: the step that all kinds share."""
 
+import torch
 from torch import Tensor
 
 from src.models.deformable_op import BiasTable, deformable_attention
@@ -26,9 +27,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | BiasTable | None = No
 
 def attention_weights(q: Tensor, k: Tensor, bias: Tensor | BiasTable | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias), (..., heads, Q, K); arguments as for `attend`."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if isinstance(bias, BiasTable):
         bias = bias.dense()
-    if bias is not None:
-        scores = scores + bias
+    scores, scale = q @ k.transpose(-2, -1), q.shape[-1] ** -0.5
+    # Scaled with the bias in one pass: scaled queries would be one more map to be kept for the gradient.
+    scores = scores * scale if bias is None else torch.add(bias, scores, alpha=scale)
     return scores.softmax(dim=-1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from src.models.attention.attend import attend, attention_weights
 from src.models.geometry import GeometryError, nearest, size
 from src.models.looking import Look
+from src.models.pointwise import Pointwise
 from src.models.reference_grid import Grid
 from src.models.sampling import Sampling
 from src.models.stage import Stage
@@ -45,12 +46,12 @@ class DeformableAttention(nn.Module):
     ):
         super().__init__()
         self.num_heads = num_heads
-        self.to_q = nn.Conv2d(dim, dim, 1)
+        self.to_q = Pointwise(dim, dim)
         self.offset, self.offset_range, self.reference_grid = offset, offset_range, reference_grid
         self.sampling = sampling
-        self.to_kv = nn.Conv2d(dim, 2 * dim, 1)
+        self.to_kv = Pointwise(dim, 2 * dim)
         self.position_bias, self.local_encoding = position_bias, local_encoding
-        self.proj = nn.Conv2d(dim, dim, 1)
+        self.proj = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         q = self.to_q(x)

@@ -9,6 +9,7 @@ from torchvision.ops import deform_conv2d
 
 from src.models.geometry import GeometryError, nearest
 from src.models.looking import Look, to_positions
+from src.models.pointwise import Pointwise
 from src.models.stage import Stage
 
 POINTS = 9  # of a 3x3 kernel
@@ -26,10 +27,10 @@ class DeformableConvolution(nn.Module):
 
     def __init__(self, dim: int, *, groups: int):
         super().__init__()
-        self.to_v = nn.Conv2d(dim, dim, 1)
+        self.to_v = Pointwise(dim, dim)
         self.to_points = _ToPoints(dim, 3 * POINTS, 3, padding=1)
         self.kernel = nn.Conv2d(dim, dim, 3, padding=1, groups=groups)
-        self.proj = nn.Conv2d(dim, dim, 1)
+        self.proj = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         offset, loudness = self.choose_points(x)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from src.models.attention.attend import attend, attention_weights
 from src.models.geometry import GeometryError, nearest
 from src.models.looking import Look, to_positions
+from src.models.pointwise import Pointwise
 from src.models.stage import Stage
 
 # Longest side of a tile, in pixels. Measured for neighborhoods of 3 to 13 pixels on maps of 7x7 to 56x56: smaller tiles
@@ -45,8 +46,8 @@ class NeighborhoodAttention(nn.Module):
         self.dim, self.num_heads, self.neighborhood_size = dim, num_heads, neighborhood_size
         self.bias_table = nn.Parameter(torch.empty(num_heads, 2 * neighborhood_size - 1, 2 * neighborhood_size - 1))
         self.reset_parameters()
-        self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
-        self.proj = nn.Conv2d(dim, dim, 1)
+        self.to_qkv = Pointwise(dim, 3 * dim)
+        self.proj = Pointwise(dim, dim)
 
     def reset_parameters(self) -> None:
         trunc_normal_(self.bias_table, std=0.02)

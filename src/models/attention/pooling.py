@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from src.models.geometry import GeometryError, nearest
 from src.models.looking import Look, to_positions
+from src.models.pointwise import Pointwise
 from src.models.stage import Stage
 
 
@@ -23,9 +24,9 @@ class AveragePoolingMixer(nn.Module):
     def __init__(self, dim: int, *, neighborhood_size: int):
         super().__init__()
         self.neighborhood_size = neighborhood_size
-        self.to_v = nn.Conv2d(dim, dim, 1)
+        self.to_v = Pointwise(dim, dim)
         self.mean = nn.AvgPool2d(neighborhood_size, 1, neighborhood_size // 2, count_include_pad=False)
-        self.proj = nn.Conv2d(dim, dim, 1)
+        self.proj = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(self.mean(self.to_v(x)))

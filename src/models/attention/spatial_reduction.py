@@ -10,6 +10,7 @@ from src.models.attention.attend import attend, attention_weights
 from src.models.geometry import GeometryError, nearest, size
 from src.models.looking import Look, patch_centres
 from src.models.pad import pad_to_multiple
+from src.models.pointwise import Pointwise
 from src.models.stage import Stage
 
 
@@ -29,9 +30,9 @@ class SpatialReductionAttention(nn.Module):
         self.reduce: nn.Module = nn.Identity()
         if reduction > 1:
             self.reduce = nn.Sequential(nn.Conv2d(dim, dim, reduction, reduction), LayerNorm2d(dim, eps=1e-5))
-        self.to_q = nn.Conv2d(dim, dim, 1)
-        self.to_kv = nn.Conv2d(dim, 2 * dim, 1)
-        self.proj = nn.Conv2d(dim, dim, 1)
+        self.to_q = Pointwise(dim, dim)
+        self.to_kv = Pointwise(dim, 2 * dim)
+        self.proj = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         out = attend(*self.queries_keys_values(x))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from src.models.attention.attend import attend, attention_weights
 from src.models.looking import Look, pixel_positions
+from src.models.pointwise import Pointwise
 from src.models.stage import Stage
 
 
@@ -28,8 +29,8 @@ class GlobalAttention(nn.Module):
         self.num_heads = num_heads
         self.bias_table = nn.Parameter(torch.empty(num_heads, *(2 * n - 1 for n in map_size)))
         self.reset_parameters()
-        self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
-        self.proj = nn.Conv2d(dim, dim, 1)
+        self.to_qkv = Pointwise(dim, 3 * dim)
+        self.proj = Pointwise(dim, dim)
 
     def reset_parameters(self) -> None:
         trunc_normal_(self.bias_table, std=0.01)

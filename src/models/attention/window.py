@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from src.models.attention.attend import attend, attention_weights
 from src.models.looking import Look, to_positions
 from src.models.pad import pad_to_multiple, tiled
+from src.models.pointwise import Pointwise
 from src.models.stage import Stage
 
 
@@ -32,8 +33,8 @@ class WindowAttention(nn.Module):
         self.bias_table = nn.Parameter(torch.empty(num_heads, 2 * window_size - 1, 2 * window_size - 1))
         self.reset_parameters()
         self.register_buffer("displacement", _displacements(window_size), persistent=False)
-        self.to_qkv = nn.Conv2d(dim, 3 * dim, 1)
-        self.proj = nn.Conv2d(dim, dim, 1)
+        self.to_qkv = Pointwise(dim, 3 * dim)
+        self.proj = Pointwise(dim, dim)
 
     def reset_parameters(self) -> None:
         trunc_normal_(self.bias_table, std=0.01)
