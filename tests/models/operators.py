@@ -1,5 +1,7 @@
 """Made-up arguments of deformable attention, and its results by an implementation."""
 
+from fractions import Fraction
+
 import torch
 
 from src.models import bilinear
@@ -12,14 +14,15 @@ NEAR = 1e-3  # of a cell: points are at least so far from where the table's slop
 
 
 def mesh(grid, map_size):
-    """Positions of queries in float64: a grid's own are float32, and not as even as that."""
+    """Positions of queries in float64: a grid's own are float32, fractions of small numbers rounded."""
     rounded = GRIDS[grid].queries(map_size, torch.device("cpu"))
     axes = [torch.linspace(*ends, n, dtype=torch.float64) for ends, n in zip(_ends(rounded), map_size, strict=True)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
 
 
 def _ends(mesh):
-    return mesh[[0, -1], 0, 0].tolist(), mesh[0, [0, -1], 1].tolist()
+    ends = mesh[[0, -1], 0, 0].tolist(), mesh[0, [0, -1], 1].tolist()
+    return [[float(Fraction(end).limit_denominator(1000)) for end in pair] for pair in ends]
 
 
 def example(
