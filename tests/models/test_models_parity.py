@@ -19,6 +19,7 @@ from golden import (
 )
 
 from src.models import upstream
+from src.models.position_bias import RelativeBias
 from src.optim import decay_groups
 
 BLOCKS = [name for name in names("v?.*") if name.split(".")[1] not in ("model", "resize_224_to_384")]
@@ -27,10 +28,22 @@ MODELS = [(release, name) for release in ("v1", "v2") for name in ("dat_tiny", "
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block_matches(name):
+    block_matches(name)
+
+
+@pytest.mark.parametrize("name", [name for name in BLOCKS if ".deformable." in name])
+def test_block_matches_with_attention_by_blocks(name):
+    block_matches(name, deformable_kernel="fused")
+
+
+def block_matches(name, deformable_kernel="auto"):
     golden, metadata = tensors(name)
     release, kind = name.split(".")[:2]
     block = upstream.build_block(kind, metadata["config"], release).eval()
     upstream.load_published(block, below(golden, "param."))
+    for part in block.modules():
+        if isinstance(part, RelativeBias):
+            part.deformable_kernel = deformable_kernel
     x = golden["input"].clone().requires_grad_()
     y = block(x)
     (y * golden["cotangent"]).sum().backward()

@@ -245,6 +245,11 @@ def test_a_deterministic_run_reads_by_gather(tmp_path, monkeypatch):
     assert losses["gather"] == pytest.approx(losses["grid_sample"], rel=1e-3)
 
 
+def test_the_record_says_how_deformable_attention_was_computed(finished):
+    _, record = finished
+    assert record["deformable_kernels"] == ["reference"]  # maps are small
+
+
 def test_record_is_json_that_others_can_read(finished):
     _, record = finished
     text = Path(record["folder"], "record.json").read_text()

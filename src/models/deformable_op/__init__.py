@@ -31,18 +31,21 @@ def deformable_attention(q: Tensor, k: Tensor, v: Tensor, bias: BiasTable) -> Te
         ValueError: the implementation that was asked for by name can't do this.
     """
     choice = choose.choose(bias.kernel, q, bias)
-    choose.note(choice.kernel, choice.reason)
     if choice.kernel == "triton":
         from src.models.deformable_op.triton import attend  # its package is there on CUDA only
 
+        choose.note("triton", choice.reason)
         return attend(q, k, v, bias)
     if choice.kernel == "fused":
         from src.models.deformable_op import fused
 
         try:
-            return fused.attend(q, k, v, bias)
+            output = fused.attend(q, k, v, bias)
+            choose.note("fused", choice.reason)
+            return output
         except IrregularQueries as irregular:
             if bias.kernel == "fused":
                 raise
-            choose.note("reference", str(irregular))
+            choice = choose.Choice("reference", str(irregular))
+    choose.note("reference", choice.reason)
     return reference.attend(q, k, v, bias)

@@ -1,17 +1,18 @@
-"""Where queries and keys meet in the table: along an axis, query i and key k read cell step * i + shift(k).
+"""Where queries and keys meet in the table: along an axis, query i and key k read cell at(i) + shift(k).
 
-Queries are a regular mesh, so that one step of a query is the same part of a cell everywhere: (H - 1) / H of a cell
-with the published grid, a whole cell with DAT++'s, less than one where the map is larger than the table's. The shift
-belongs to the key alone. Nothing of the size queries x keys is needed to say where all of them read.
+Queries are a mesh: at(i) is (H - 1) / H of a cell more from one to the next with the published grid, a whole cell with
+DAT++'s, less than one where the map is larger than the table's. The shift belongs to the key alone. Nothing of the size
+queries x keys is needed to say where all of them read.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-ROUNDING = 1e-5  # of a cell: positions are float32, and a table of 100 cells is read 5e-6 cells off
+ROUNDING = 1e-5  # of a cell: positions are float32, and in a table of 100 cells they are up to 3e-6 cells off
 
 
 class Axis(NamedTuple):
@@ -19,13 +20,13 @@ class Axis(NamedTuple):
 
     Attributes:
         size: cells of the table.
-        step: cells between two neighbouring queries.
+        at: of each query, how many cells it reads beyond query 0.
         first: (B, G, K), the cell that query 0 reads, rounded down.
         rest: (B, G, K), what rounding left, in [0, 1).
     """
 
     size: int
-    step: float
+    at: tuple[float, ...]
     first: Tensor
     rest: Tensor
 
@@ -36,7 +37,7 @@ class Axis(NamedTuple):
 
 
 class IrregularQueries(ValueError):
-    """Queries aren't a mesh of equal steps, so that no step says where they read."""
+    """Queries aren't a mesh of rows and columns."""
 
 
 def axes(table: Tensor, points: Tensor, queries: Tensor) -> tuple[Axis, Axis]:
@@ -48,37 +49,30 @@ def axes(table: Tensor, points: Tensor, queries: Tensor) -> tuple[Axis, Axis]:
         queries: (H, W, yx).
 
     Raises:
-        IrregularQueries: `queries` isn't a regular mesh.
+        IrregularQueries: `queries` isn't a mesh.
     """
-    found = []
-    for i, (size, positions) in enumerate(zip(table.shape[1:], (queries[:, 0, 0], queries[0, :, 1]), strict=True)):
-        step = _step(positions, (size - 1) / 4)
-        shift = ((positions[0] - points[..., i].flatten(2)) * 0.5 + 1) * ((size - 1) / 2)
-        first = shift.floor()
-        found.append(Axis(size, step, first, shift - first))
-    if not (
-        torch.equal(queries[..., 0], queries[:, :1, 0].expand(queries.shape[:2]))
-        and torch.equal(queries[..., 1], queries[:1, :, 1].expand(queries.shape[:2]))
-    ):
-        raise IrregularQueries("the queries of a row or column aren't at the same y or x")
-    return found[0], found[1]
+    y, x = queries[:, :1, 0], queries[:1, :, 1]
+    if not torch.equal(queries, torch.stack((y.expand(queries.shape[:2]), x.expand(queries.shape[:2])), -1)):
+        raise IrregularQueries("queries of a row or column aren't all at the same y or x")
+    sizes = table.shape[1:]
+    return _axis(sizes[0], y.flatten(), points[..., 0]), _axis(sizes[1], x.flatten(), points[..., 1])
 
 
-def _step(positions: Tensor, cells_per_position: float) -> float:
-    at = [cells_per_position * position for position in positions.tolist()]
-    step = (at[-1] - at[0]) / max(len(at) - 1, 1)
-    off = max(abs(at[0] + i * step - cell) for i, cell in enumerate(at))
-    if off > ROUNDING:
-        raise IrregularQueries(f"queries are up to {off:.1g} cells of the table off equal steps")
-    return step
+def _axis(size: int, queries: Tensor, points: Tensor) -> Axis:
+    # In float64: which cell is read doesn't depend on rounding, where slopes jump from one to the next.
+    cells_per_position, positions = (size - 1) / 4, queries.tolist()
+    shift = (positions[0] - points.flatten(2).double()) * cells_per_position + 2 * cells_per_position
+    first = shift.floor()
+    at = tuple(cells_per_position * (position - positions[0]) for position in positions)
+    return Axis(size, at, first, (shift - first).to(points.dtype))
 
 
 class Taps(NamedTuple):
     """Which neighbouring cells some queries can read, whatever rest the key has.
 
-    Query i reads between cells `first[i]` and `first[i] + number - 1`, counted from the cell of the key's shift: 2 of
-    them if steps are whole cells, otherwise 3, of which two at a time have weight. They are linear interpolation as a
-    stencil that is the same for all keys, with weights that depend on query and key.
+    Query i reads between cells `lowest(i)` and `lowest(i) + number - 1`, counted from the cell of the key's shift: 2 of
+    them if queries are whole cells apart, otherwise 3, of which two at a time have weight. That is linear interpolation
+    by a stencil that is the same for all keys, with weights that depend on query and key.
 
     Attributes:
         number: 2 or 3.
@@ -86,7 +80,7 @@ class Taps(NamedTuple):
         rows: cells from the lowest to the highest.
         runs: (start, length, row) of queries whose cells follow each other: from query `start` on, `length` queries
             begin at `row`, `row + 1`, ...
-        beyond: of each query, how many cells its middle cell lies before step * i (of two cells, the first).
+        beyond: of each query, how many cells `at` lies beyond its middle cell, from -1 to 0; 0 where there are two.
     """
 
     number: int
@@ -96,17 +90,17 @@ class Taps(NamedTuple):
     beyond: tuple[float, ...]
 
     @classmethod
-    def of(cls, step: float, queries: range) -> "Taps":
-        at = [step * i for i in queries]
+    def of(cls, at: Sequence[float]) -> "Taps":
+        """For queries that read so many cells beyond query 0."""
         whole = all(abs(cell - round(cell)) < ROUNDING for cell in at)
-        number = 2 if whole else 3
-        if whole:
-            lowest = [round(cell) for cell in at]
-        elif all(i - 1 - ROUNDING <= cell <= i + ROUNDING for i, cell in zip(queries, at, strict=True)):
-            lowest = [i - 1 for i in queries]  # the published grid: less than a cell behind all along the map
-        else:
-            lowest = [math.floor(cell) for cell in at]
-        base = min(lowest)
+        lowest: list[int] = []
+        for cell in at:
+            following = lowest[-1] + 1 if lowest else math.ceil(cell) - 1  # one run, where that is possible
+            if whole:
+                lowest.append(round(cell))
+            else:
+                lowest.append(following if 0 <= cell - following <= 1 else math.floor(cell))
+        number, base = 2 if whole else 3, min(lowest)
         runs, start = [], 0
         for i in range(1, len(lowest) + 1):
             if i == len(lowest) or lowest[i] != lowest[i - 1] + 1:

@@ -91,6 +91,8 @@ def _auto(q: Tensor, bias: BiasTable) -> Choice:
         return Choice("reference", f"triton {unable}") if unable else Choice("triton")
     if torch.compiler.is_compiling():
         return Choice("reference", "torch.compile can't trace fused")
+    if q.device.type != "cpu":
+        return Choice("reference")
     keys = bias.points.shape[2] * bias.points.shape[3]
     if keys < KEYS or q.shape[2] * keys < SCORES:
         return Choice("reference")

@@ -26,7 +26,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: BiasTable) -> Tensor:
     """As `deformable_attention`.
 
     Raises:
-        IrregularQueries: the queries aren't a mesh of equal steps.
+        IrregularQueries: the queries aren't a mesh.
     """
     device = q.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
@@ -86,7 +86,7 @@ class _Blocks:
         self.map_size = (queries.shape[0], queries.shape[1])
         self.groups = points.shape[1]
         self.axes = axes(table, points.to(dtype), queries)
-        self.table = Table.of(table.to(dtype), self.groups, self.axes, self.map_size)
+        self.table = Table.of(table.to(dtype), self.groups, self.axes)
         self.scratch = Scratch(dtype, q.device)
 
     def __iter__(self) -> Iterator[Block]:
@@ -106,7 +106,7 @@ class _Blocks:
 
     def attention(self, block: Block) -> tuple[Tensor, Interpolation]:
         """Weights (n, queries, K), n for images, groups and heads; and where their bias is from."""
-        interpolation = Interpolation(block, self.table, self.axes, self.map_size[1], self.scratch)
+        interpolation = Interpolation(block, self.table, self.axes, self.scratch)
         scores = interpolation.bias().flatten(3, 4).flatten(0, 2)
         q, k, scale = self.queries(self.q, block), self.keys(self.k, block), self.q.shape[-1] ** -0.5
         if q.dtype == scores.dtype:

@@ -36,9 +36,9 @@ class Table(NamedTuple):
     margins: tuple[int, int]
 
     @classmethod
-    def of(cls, table: Tensor, groups: int, axes: tuple[Axis, Axis], map_size: tuple[int, int]) -> "Table":
+    def of(cls, table: Tensor, groups: int, axes: tuple[Axis, Axis]) -> "Table":
         # A key so far off that none of its cells is on the table is moved to where that is just so.
-        down, right = (Taps.of(axis.step, range(n)).rows + 2 for axis, n in zip(axes, map_size, strict=True))
+        down, right = (Taps.of(axis.at).rows + 2 for axis in axes)
         return cls(F.pad(table.unflatten(0, (groups, -1)), (right, right, down, down)), (down, right))
 
     def crop(self, of_padded: Tensor) -> Tensor:
@@ -66,17 +66,13 @@ class Weights(NamedTuple):
 
 
 class Interpolation:
-    """The bias of a block, with what its gradient needs. Tensors lie in `scratch` and last until the next block.
+    """The bias of a block, with what its gradient needs. Tensors lie in `scratch` and last until the next block."""
 
-    Args:
-        width: of the map, in queries.
-    """
-
-    def __init__(self, block: Block, table: Table, axes: tuple[Axis, Axis], width: int, scratch: Scratch):
+    def __init__(self, block: Block, table: Table, axes: tuple[Axis, Axis], scratch: Scratch):
         self.block, self.table, self.scratch = block, table, scratch
         y, x = axes
         part = block.images, block.groups
-        taps_y, taps_x = Taps.of(y.step, block.rows), Taps.of(x.step, range(width))
+        taps_y, taps_x = Taps.of(y.at[block.rows.start : block.rows.stop]), Taps.of(x.at)
         self.by_y = Pass(ALONG_Y, taps_y, Weights.of(y.rest[part], taps_y), scratch)
         self.by_x = Pass(ALONG_X, taps_x, Weights.of(x.rest[part], taps_x), scratch)
         self.index = self._index(y.first[part], x.first[part])

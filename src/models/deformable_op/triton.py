@@ -15,7 +15,6 @@ from torch import Tensor
 
 from src.models.deformable_op.bias_table import BiasTable
 
-QUERIES, KEYS = 64, 64  # of a block
 COPIES = 32  # of the table's gradient at most, so that fewer blocks add to the same cell at the same time
 
 
@@ -38,7 +37,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, table: Tensor, points: Tensor, que
     out = torch.empty_like(q)
     denominator = q.new_empty(q.shape[:3], dtype=torch.float32)
     sizes = _Sizes(q, k, table, points, queries)
-    _forward_kernel[(triton.cdiv(sizes.queries, QUERIES), sizes.heads)](
+    _forward_kernel[(triton.cdiv(sizes.queries, sizes.side), sizes.heads)](
         q, k, v, *sizes.positions, out, denominator, **sizes.arguments
     )
     return out, denominator
@@ -65,7 +64,7 @@ def _backward(
     copies = min(COPIES, len(q))
     to_table = torch.zeros(copies, *table.shape, dtype=torch.float32, device=q.device)
     to_shift = torch.empty(2, *q.shape[:2], k.shape[2], dtype=torch.float32, device=q.device)
-    _backward_kernel[(triton.cdiv(sizes.keys, KEYS), sizes.heads)](
+    _backward_kernel[(triton.cdiv(sizes.keys, sizes.side), sizes.heads)](
         q,
         k,
         v,
@@ -124,12 +123,15 @@ class _Sizes:
     """What the kernels are told beside q, k and v.
 
     Attributes:
+        side: queries, and keys, of a block.
         positions: the table in float32; y and x of the queries, and of the keys of each group, in cells of the table:
             query less key is the cell that they read.
     """
 
     def __init__(self, q: Tensor, k: Tensor, table: Tensor, points: Tensor, queries: Tensor):
         heads, self.queries, dim = q.shape[1:]
+        # Blocks of float32 are smaller: theirs are other, larger instructions, and registers are few.
+        self.side = 64 if q.element_size() == 2 and dim <= 64 else 32
         self.heads, self.keys = len(q) * heads, k.shape[2]
         height, width = table.shape[1:]
         at, moved = [], []
@@ -148,8 +150,8 @@ class _Sizes:
             "table_height": height,
             "table_width": width,
             "DIM": dim,
-            "QUERIES": QUERIES,
-            "KEYS": KEYS,
+            "QUERIES": self.side,
+            "KEYS": self.side,
             "PRECISION": "interpreted" if not q.is_cuda else _precision(),
         }
 
