@@ -74,9 +74,13 @@ def whole(kept: Kept) -> str:
         "\n".join(f"- {sentence}" for sentence in evidence(kept)),
         "Shares are in percent, differences in percentage points, with the 95 % interval over seeds and images.",
         picture,
+        "What is compared, as trained, with both intervals, what is said of it, and the same of the controls:",
         statistics(kept).markdown(),
+        "What that is made of: means, and standard deviations over seeds.",
         levels(kept).markdown(),
+        "By offset group, as trained. Groups begin alike, and a number means nothing from one seed to another.",
         groups(kept).markdown(),
+        "By region, as trained: `box` is round the object, `fragments` are ink that is no part of it.",
         regions(kept).markdown(),
         "**What it can't tell.**\n\n" + "\n".join(f"- {sentence}" for sentence in limits(kept)),
         recorded(kept),
@@ -96,7 +100,7 @@ def answer(kept: Kept) -> str:
         blocks.setdefault(observation(judge_all(_found(kept, block))), []).append(block)
     seeds = len(kept.about["seeds"][BASELINE])
     said = [f"in {listed(names)} it {what}" for what, names in blocks.items()]
-    return f"The papers' observation, with {seeds} seeds: {'; '.join(said)}."
+    return f"The papers' observation, with {seeds} seed{'' if seeds == 1 else 's'}: {'; '.join(said)}."
 
 
 def evidence(kept: Kept) -> list[str]:
