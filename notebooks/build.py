@@ -59,8 +59,9 @@ def execute(made: NotebookNode, folder: Path) -> NotebookNode:
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raises.
     """
+    resources = {"metadata": {"path": str(folder)}}
     return NotebookClient(
-        made, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        made, timeout=None, kernel_name="python3", coalesce_streams=True, resources=resources
     ).execute()
 
 
@@ -70,7 +71,7 @@ def render(made: NotebookNode, name: str) -> list[Path]:
     RENDERED.mkdir(exist_ok=True)
     for stale in (RENDERED / name).glob("*"):
         stale.unlink()
-    files = {RENDERED / f"{name}.md": _tidy(text).encode()}
+    files = {RENDERED / f"{name}.md": tidy(text).encode()}
     files |= {RENDERED / picture: content for picture, content in resources["outputs"].items()}
     for path, content in files.items():
         path.parent.mkdir(exist_ok=True)
@@ -78,7 +79,7 @@ def render(made: NotebookNode, name: str) -> list[Path]:
     return list(files)
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
     """Without blanks at the ends of lines, and with links to rendered pages in place of notebooks."""
     text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", text)
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)).strip() + "\n"
