@@ -60,9 +60,8 @@ def execute(made: NotebookNode, folder: Path) -> NotebookNode:
         nbclient.exceptions.CellExecutionError: a cell raises.
     """
     resources = {"metadata": {"path": str(folder)}}
-    return NotebookClient(
-        made, timeout=None, kernel_name="python3", coalesce_streams=True, resources=resources
-    ).execute()
+    client = NotebookClient(made, timeout=None, kernel_name="python3", coalesce_streams=True, resources=resources)
+    return client.execute()
 
 
 def render(made: NotebookNode, name: str) -> list[Path]:
@@ -82,7 +81,7 @@ def render(made: NotebookNode, name: str) -> list[Path]:
 def tidy(text: str) -> str:
     """Without blanks at the ends of lines, and with links to rendered pages in place of notebooks."""
     text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", text)
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)).strip() + "\n"
+    return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).strip() + "\n"
 
 
 def main() -> int:
