@@ -42,6 +42,9 @@ SEEDS = 2
 
 # %%
 import logging
+import warnings
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # progress is told in lines
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,7 +64,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 # ## An experiment is a config, and an ablation is a difference
 #
 # `conf/train.yaml` is the baseline, whole. `conf/experiment/ablate_no_offset.yaml` changes one thing of it: points stay
-# on their grid. What a config says, `python -m src.train` does with the same words.
+# on their grid, which shows wherever the config refers to that part. `python -m src.train` takes the same words.
 
 # %%
 COMMON = (*BUDGET, "study=notebook_1", "progress=lines", "logger=csv")

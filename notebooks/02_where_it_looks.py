@@ -32,6 +32,9 @@ IMAGES = 200
 
 # %%
 import logging
+import warnings
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # progress is told in lines
 
 import matplotlib.pyplot as plt
 import torch

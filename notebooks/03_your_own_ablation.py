@@ -102,6 +102,9 @@ for group, choice in (("offset", "one_shift"), ("position_bias", "distance")):
 
 # %%
 import logging
+import warnings
+
+warnings.filterwarnings("ignore", message="IProgress not found")  # progress is told in lines
 
 import numpy as np
 from IPython.display import Markdown

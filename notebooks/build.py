@@ -59,9 +59,9 @@ def execute(made: NotebookNode, folder: Path) -> NotebookNode:
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raises.
     """
-    return NotebookClient(
-        made, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-    ).execute()
+    resources = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(made, timeout=None, kernel_name="python3", coalesce_streams=True, resources=resources)
+    return client.execute()
 
 
 def render(made: NotebookNode, name: str) -> list[Path]:
@@ -70,7 +70,7 @@ def render(made: NotebookNode, name: str) -> list[Path]:
     RENDERED.mkdir(exist_ok=True)
     for stale in (RENDERED / name).glob("*"):
         stale.unlink()
-    files = {RENDERED / f"{name}.md": _tidy(text).encode()}
+    files = {RENDERED / f"{name}.md": tidy(text).encode()}
     files |= {RENDERED / picture: content for picture, content in resources["outputs"].items()}
     for path, content in files.items():
         path.parent.mkdir(exist_ok=True)
@@ -78,10 +78,10 @@ def render(made: NotebookNode, name: str) -> list[Path]:
     return list(files)
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
     """Without blanks at the ends of lines, and with links to rendered pages in place of notebooks."""
     text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", text)
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)).strip() + "\n"
+    return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).strip() + "\n"
 
 
 def main() -> int:

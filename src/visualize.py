@@ -14,6 +14,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,10 @@ def _networks(said: Mapping[str, list[str]], overrides: list[str], most: int | N
         what = "both are there" if runs else "neither is"
         raise ValueError(f"either run=FOLDER or weights=FILE must be given, and {what}; weights=none is untrained")
     if runs:
-        networks = [lambda run=run: of_run(Path(run).expanduser(), overrides) for run in runs]
+        networks = [partial(of_run, Path(run).expanduser(), overrides) for run in runs]
     else:
         variants = list(_variants(overrides))
-        networks = [lambda w=w, v=v: of_weights(w, v) for w in weights for v in variants]
+        networks = [partial(of_weights, file, variant) for file in weights for variant in variants]
     if most is not None and len(networks) > most:
         raise ValueError(f"{len(networks)} networks are named; this draws one, and compare several side by side")
     return [make() for make in networks]

@@ -74,7 +74,7 @@ def _measure(options: argparse.Namespace) -> None:
     data = build(records[0]["config"]["data"])
     images = masked_images(data, split=options.split, count=options.images, folder=options.masks)
     name = data.name if options.masks is None else options.masks.resolve().name
-    about = Images(name, "" if options.masks else options.split, len(images))
+    about = Images(name, "" if options.masks else options.split, len(images), images.digest())
     found, of = [], []
     for number, record in enumerate(records, start=1):
         log.info("%d/%d %s", number, len(records), record["folder"])

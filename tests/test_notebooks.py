@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_all_notebooks_are_run_here_and_rendered():
     names = {source.stem for source in build.sources()}
     assert names == set(TINY) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert names == {path.stem for path in build.RENDERED.glob("*.md")}
+
+
+@pytest.mark.parametrize("source", build.sources(), ids=lambda source: source.stem)
+def test_a_rendered_page_shows_all_cells_and_no_machine(source):
+    text = (build.RENDERED / f"{source.stem}.md").read_text()
+    for cell in build.notebook(source).cells:
+        if cell.cell_type == "code":
+            assert build.tidy(cell.source).strip() in text, "make notebooks renders it anew"
+    assert not [word for word in ("site-packages", str(Path.home()), "Warning:", "Traceback") if word in text]
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert sorted(pictures) == sorted(f"{source.stem}/{path.name}" for path in (build.RENDERED / source.stem).glob("*"))
 
 
 def test_a_parameter_that_is_not_there_is_refused():

@@ -31,7 +31,7 @@ class KeptWeights(L.Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if batch_idx or not trainer.is_global_zero or not due(trainer, self.every):
+        if batch_idx or not due(trainer, self.every):
             return
         weights = {name: value.detach().cpu().contiguous() for name, value in pl_module.net.state_dict().items()}
         try:

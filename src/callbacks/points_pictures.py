@@ -20,7 +20,7 @@ KEY = "points"  # in W&B
 
 class PointsPictures(L.Callback):
     """Draws the first validation images with the points of every deformable block, as the network being validated has
-    them (averaged, where weights are averaged). On rank zero; what can't be drawn is said once and ends nothing.
+    them (averaged, where weights are averaged). What can't be drawn is said once and ends nothing.
 
     Args:
         folder: the run's.
@@ -34,7 +34,7 @@ class PointsPictures(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if batch_idx or not trainer.is_global_zero or not due(trainer, self.every):
+        if batch_idx or not due(trainer, self.every):
             return
         try:
             self._draw(trainer, pl_module.net, batch[0][:IMAGES])

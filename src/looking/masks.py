@@ -3,6 +3,7 @@
 Nothing here is imported by a data set, so that no run's identity depends on it.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,13 @@ class MaskedImages:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def digest(self) -> str:
+        """Ten hexadecimal digits of all pixels and regions."""
+        found = hashlib.sha256(self.images.numpy().tobytes())
+        for name, region in self.regions.items():
+            found.update(name.encode() + region.numpy().tobytes())
+        return found.hexdigest()[:10]
 
     def batches(self, size: int) -> Iterator[Tensor]:
         return iter(self.images.split(size))

@@ -71,11 +71,16 @@ def whole(kept: Kept) -> str:
         )
     parts = [
         f"**Answer.** {answer(kept)}",
-        *(f"- {sentence}" for sentence in evidence(kept)),
+        "\n".join(f"- {sentence}" for sentence in evidence(kept)),
+        "Shares are in percent, differences in percentage points, with the 95 % interval over seeds and images.",
         picture,
+        "What is compared, as trained, with both intervals, what is said of it, and the same of the controls:",
         statistics(kept).markdown(),
+        "What that is made of: means, and standard deviations over seeds.",
         levels(kept).markdown(),
+        "By offset group, as trained. Groups begin alike, and a number means nothing from one seed to another.",
         groups(kept).markdown(),
+        "By region, as trained: `box` is round the object, `fragments` are ink that is no part of it.",
         regions(kept).markdown(),
         "**What it can't tell.**\n\n" + "\n".join(f"- {sentence}" for sentence in limits(kept)),
         recorded(kept),
@@ -95,25 +100,34 @@ def answer(kept: Kept) -> str:
         blocks.setdefault(observation(judge_all(_found(kept, block))), []).append(block)
     seeds = len(kept.about["seeds"][BASELINE])
     said = [f"in {listed(names)} it {what}" for what, names in blocks.items()]
-    return f"The papers' observation, with {seeds} seeds: {'; '.join(said)}."
+    return f"The papers' observation, with {seeds} seed{'' if seeds == 1 else 's'}: {'; '.join(said)}."
 
 
 def evidence(kept: Kept) -> list[str]:
-    """A sentence or two for each block."""
+    """Some sentences for each block."""
     found = []
     for block in blocks_of(kept):
         of, mean = _found(kept, block), _means(kept, BASELINE, block)
         words = judge_all(of)
+        anyhow = 100 * (mean["points_other_image"] - mean["reference"])
+        name = "points above reference"
         said = [
-            f"Block {block}: points that start on the object move {mean['length_on']:.1f} px, others "
-            f"{mean['length_off']:.1f} px ({_against(of, 'farther')} px: {words['farther']})",
-            f"{100 * mean['points']:.1f} % of the points are on the object, "
-            f"{_against(of, 'points above other images')} beside those of other images ({words['gather']})",
-            f"{100 * mean['mass']:.1f} % of the attention is, {_against(of, 'mass above other images')} beside that of "
-            f"other images ({words['attend']})",
+            f"**{block}**: points that start off the object move {mean['length_off']:.1f} px, "
+            f"{mean['length_off'] / mean['length_on']:.2f} times as far as those on it ({_said('farther', words)}; "
+            f"{_said('still', words)}). ",
+            f"{100 * mean['points']:.1f} % of the points are on the object, beside the reference grid "
+            f"{_signed(of[name].mean, name)}: {_signed(anyhow, name)} whatever the image, "
+            f"{_against(of, 'points above other images')} by following it ({_said('gather', words)}). ",
+            f"{100 * mean['mass']:.1f} % of the attention is on the object, beside equal weights "
+            f"{_against(of, 'mass above equal weights')}, beside other images' "
+            f"{_against(of, 'mass above other images')} ({_said('attend', words)}).",
         ]
-        found.append("; ".join(said) + ".")
+        found.append("".join(said))
     return found
+
+
+def _said(claim: str, words: Mapping[str, Word]) -> str:
+    return f"*{claim}* is {words[claim]}" if words[claim] != "holds" else f"*{claim}* holds"
 
 
 def _found(kept: Kept, block: str) -> dict[str, Finding]:
@@ -121,8 +135,9 @@ def _found(kept: Kept, block: str) -> dict[str, Finding]:
 
 
 def _against(found: Mapping[str, Finding], name: str) -> str:
+    """With the interval over seeds and images."""
     one = found.get(name)
-    return "undefined" if one is None else f"{_signed(one.mean, name)}, 95 % {_interval(one.over_both, name)}"
+    return "undefined" if one is None else f"{_signed(one.mean, name)} ({_interval(one.over_both, name)})"
 
 
 def statistics(kept: Kept) -> Table:

@@ -35,6 +35,7 @@ class Images:
     data: str
     split: str
     count: int
+    digest: str
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from src.reports.figures.labels import note, note_height
+from src.reports.figures.labels import note, note_height, wrapped
 from src.reports.figures.theme import FONT_SIZE, LINE, MUTED, SKY, WIDTH, house_style, new_figure, panel
 from src.visualization.subjects import Subject
 from src.visualization.view import BlockView, View
@@ -22,13 +22,13 @@ from src.visualization.view import BlockView, View
 MOVED = "#ff8c1a"  # orange on any photograph, with its rim
 DARK, LIGHT = "#101214", "#ffffff"
 MASS = LinearSegmentedColormap.from_list("mass", ["#3b0f70", "#b63679", "#fb8861", "#fcfdbf"])
-BRIGHTEST = 4  # times an even share, where colours end
-LARGEST_CIRCLE = 22  # points of print across
+BRIGHTEST = 4  # times an even share, where colours end unless the strongest key has more
+LARGEST_CIRCLE = 20  # points of print across
 MOST_COLUMNS = 4
 LARGEST = 500  # pixels of the longer side of a picture inside of a drawing: it is shrunk to them
 GAP, AXIS, BELOW = 0.14, 0.36, 0.12  # inches between panels, and for the numbers left of and below them
 
-SCALE = f"area grows with attention, and colour up to {BRIGHTEST} times an even share"
+SCALE = "area and colour grow with attention"
 
 KINDS = {
     "global": "ViT: all pixels",
@@ -72,7 +72,7 @@ def keys(block: BlockView) -> Figure:
     text = f"Circles: keys, by the attention of all queries and of the group's heads; {SCALE}."
     figure, panels = _panels(block, titles, text)
     for group, one in enumerate(panels):
-        _circles(one, places[group], mass[group])
+        _circles(one, places[group], mass[group], mass.shape[1])
     figure.set_label(f"{block.name} on {block.subject.name}: keys by the attention that they get.")
     return figure
 
@@ -96,7 +96,7 @@ def query(view: View, name: str, xy: tuple[float, float]) -> Figure:
         f"attention goes, not what an output depends on."
     )
     figure, panels = _panels(block, titles, text)
-    _circles(panels[0], places, shares * (shares > 0).sum())
+    _circles(panels[0], places, shares * (shares > 0).sum(), _spread(block))
     _heat(panels[1], block.subject, made_of)
     for one in panels:
         _cross(one, xy)
@@ -112,10 +112,13 @@ def side_by_side(views: list[View], blocks: list[str], xy: tuple[float, float]) 
         ValueError: the networks don't see that place.
     """
     chosen = [one.blocks[name] for one, name in zip(views, blocks, strict=True)]
+    room = (WIDTH - AXIS) / min(max(len(views), 2), MOST_COLUMNS) - GAP - 0.1
     titles = [
-        f"{KINDS.get(block.look.kind, block.look.kind)}\n{one.title}, {block.name}"
+        wrapped(KINDS.get(block.look.kind, block.look.kind), room) + "\n" + wrapped(f"{one.title}, {block.name}", room)
         for one, block in zip(views, chosen, strict=True)
     ]
+    lines = max(title.count("\n") for title in titles)
+    titles = [title + "\n" * (lines - title.count("\n")) for title in titles]  # all begin at the same height
     text = (
         f"Cross: the query. Circles: its keys, by the mean attention of all heads; {SCALE}. Deformable convolution has "
         f"no attention: its circles are the loudness of its nine points."
@@ -124,7 +127,7 @@ def side_by_side(views: list[View], blocks: list[str], xy: tuple[float, float]) 
     for one, block in zip(panels, chosen, strict=True):
         places, shares = block.keys_of(block.query_at(xy))
         seen = shares > 0
-        _circles(one, places[seen], shares[seen] * seen.sum())
+        _circles(one, places[seen], shares[seen] * seen.sum(), _spread(block))
         _cross(one, xy)
     figure.set_label(f"What one query of {chosen[0].subject.name} attends to, by kind of attention.")
     return figure
@@ -203,7 +206,7 @@ def _moves(panel: Panel, starts: np.ndarray, ends: np.ndarray) -> None:
     spacing = panel.spacing(len(ends))
     thick = float(np.clip(0.09 * spacing, 0.35, 1.5))
     rim = min(0.6 * thick, 0.5)
-    panel.axis.scatter(*starts.T, s=(2.2 * thick) ** 2, c=SKY, edgecolors=DARK, linewidths=rim, zorder=3)
+    panel.axis.scatter(starts[:, 0], starts[:, 1], s=(3 * thick) ** 2, c=SKY, edgecolors=DARK, linewidths=rim, zorder=3)
     far = np.linalg.norm(ends - starts, axis=-1) > 1e-6
     segments = list(np.stack([starts, ends], 1)[far])
     for colour, wider in ((DARK, 2.2), (MOVED, 0)):
@@ -214,24 +217,38 @@ def _moves(panel: Panel, starts: np.ndarray, ends: np.ndarray) -> None:
 def _dots(panel: Panel, places: np.ndarray) -> None:
     thick = float(np.clip(0.09 * panel.spacing(len(places)), 0.35, 1.5))
     rim = min(0.6 * thick, 0.5)
-    panel.axis.scatter(*places.T, s=(3.4 * thick) ** 2, c=MOVED, edgecolors=DARK, linewidths=rim, zorder=5)
+    panel.axis.scatter(
+        places[:, 0], places[:, 1], s=(3.4 * thick) ** 2, c=MOVED, edgecolors=DARK, linewidths=rim, zorder=5
+    )
 
 
-def _circles(panel: Panel, places: np.ndarray, relative: np.ndarray) -> None:
+def _spread(block: BlockView) -> int:
+    """Of how many places a query's keys would be some, if they were all over the picture."""
+    height, width = block.look.map_size
+    keys = block.groups * block.look.points.shape[3]
+    return keys if block.look.points.shape[2] == 1 else max(keys, height * width)
+
+
+def _circles(panel: Panel, places: np.ndarray, relative: np.ndarray, count: int) -> None:
     """Circles whose area is in proportion to `relative`, 1 for an even share; the strongest on top.
 
-    Colours end at `BRIGHTEST` times an even share, areas at a limit of print.
+    Colours end at the strongest key, or at `BRIGHTEST` times an even share if none has as much.
+
+    Args:
+        count: places all over the picture that are as close to each other as these.
     """
     order = np.argsort(relative)
     places, relative = places[order], relative[order]
     seen = relative > 0.01
     places, relative = places[seen], relative[seen]
-    even = 0.42 * panel.spacing(max(len(places), 9))
-    across = np.minimum(even * np.sqrt(relative), LARGEST_CIRCLE)
+    most = float(relative.max(initial=1e-9))
+    even = min(0.42 * panel.spacing(count), LARGEST_CIRCLE / math.sqrt(most))  # across, of an even share
+    across = even * np.sqrt(relative)
     panel.axis.scatter(
-        *places.T,
+        places[:, 0],
+        places[:, 1],
         s=across**2,
-        c=MASS(np.clip(relative / BRIGHTEST, 0, 1)),
+        c=MASS(relative / max(most, BRIGHTEST)),
         edgecolors=LIGHT,
         linewidths=np.clip(0.08 * across, 0.1, 0.6),
         zorder=4,

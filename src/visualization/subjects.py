@@ -170,7 +170,7 @@ def frame_of(transform: Any, size: tuple[int, int]) -> Frame:
     Raises:
         ValueError: there is another step that moves pixels.
     """
-    frame, (width, height) = Frame(0, 0, *map(float, size)), size
+    frame, (width, height) = Frame(0, 0, float(size[0]), float(size[1])), size
     for step in transform.transforms:
         if isinstance(step, transforms.Resize):
             side = step.size
@@ -183,16 +183,21 @@ def frame_of(transform: Any, size: tuple[int, int]) -> Frame:
         elif isinstance(step, transforms.CenterCrop):
             high, wide = step.size
             left, top = round((width - wide) / 2), round((height - high) / 2)
-            corner = frame.to_picture(np.array([left / width, top / height]))
-            frame = Frame(*corner.tolist(), frame.width * wide / width, frame.height * high / height)
+            x, y = frame.to_picture(np.array([left / width, top / height])).tolist()
+            frame = Frame(x, y, frame.width * wide / width, frame.height * high / height)
             width, height = wide, high
         elif not isinstance(step, _KEEPS_PLACES) and type(step).__name__ not in ("MaybeToTensor", "MaybePILToTensor"):
             raise ValueError(f"{type(step).__name__} moves pixels, and it isn't known where to")
     return frame
 
 
-_KEEPS_PLACES = (transforms.ToTensor, transforms.PILToTensor, transforms.Normalize, transforms.Grayscale)
-_KEEPS_PLACES += (transforms.ConvertImageDtype,)
+_KEEPS_PLACES = (
+    transforms.ToTensor,
+    transforms.PILToTensor,
+    transforms.ConvertImageDtype,
+    transforms.Normalize,
+    transforms.Grayscale,
+)
 
 
 def batch_of(subject: Subject) -> Tensor:

@@ -96,7 +96,7 @@ def made_up(name, seed, *, toward=0.0):
             share[..., MEASURES.index("mass")] += toward * epoch
             share[0, :, MEASURES.index("length_on")] = np.nan  # an image without a reference point on its object
             found[epoch, "three.1", region] = share.astype(np.float32)
-    return Measured(name, seed, f"{seed:010x}", Images("digits", "test", IMAGES), 2, found)
+    return Measured(name, seed, f"{seed:010x}", Images("digits", "test", IMAGES, "0123456789"), 2, found)
 
 
 def record(run):

@@ -39,6 +39,13 @@ def test_runs_do_not_depend_on_masks():
     assert not [file for file in code_files(load_config()) if "looking/" in file]
 
 
+def test_other_masks_are_other_images(digits):
+    one, other = (masked_images(digits, split=split, count=3) for split in ("val", "test"))
+    assert one.digest() == masked_images(digits, split="val", count=3).digest() != other.digest()
+    other.regions["object"][0, 0, 0] ^= True
+    assert other.digest() != masked_images(digits, split="test", count=3).digest()
+
+
 def test_a_box_of_nothing_is_nothing():
     assert not boxes(torch.zeros(2, 5, 5, dtype=torch.bool)).any()
 

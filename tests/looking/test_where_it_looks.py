@@ -2,15 +2,18 @@
 
 import itertools
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from PIL import Image
 from safetensors.torch import load_file
 from smallest_run import SMALLEST
 
 from src.callbacks import points_pictures
+from src.callbacks.every import due
 from src.config import load_config
 from src.looking.runs import FILE, networks
 from src.runs.identity import identity
@@ -90,6 +93,31 @@ def test_weights_that_cannot_be_kept_end_nothing(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("src.callbacks.kept_weights.replacing", full)
     assert train(load_config(*TINY, f"runs={tmp_path}", "logger=csv"))["epochs"] == EPOCHS
     assert "no space left" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("epoch", "every", "strategy", "rank", "expected"),
+    [
+        (1, 2, SingleDeviceStrategy, 0, True),
+        (0, 2, SingleDeviceStrategy, 0, False),
+        (4, 2, DDPStrategy, 0, True),  # the last
+        (1, 0, SingleDeviceStrategy, 0, False),
+        (1, 2, DDPStrategy, 1, False),
+        (1, 2, FSDPStrategy, 0, False),  # no rank has the whole network
+    ],
+)
+def test_epochs_that_are_looked_at(epoch, every, strategy, rank, expected):
+    trainer = SimpleNamespace(
+        sanity_checking=False,
+        state=SimpleNamespace(fn="fit"),
+        is_global_zero=rank == 0,
+        strategy=strategy.__new__(strategy),
+        current_epoch=epoch,
+        max_epochs=5,
+    )
+    assert due(trainer, every) == expected
+    trainer.state.fn = "validate"
+    assert not due(trainer, every)
 
 
 # ------------------------------------------------------------------------------------------- the command

@@ -2,8 +2,8 @@
 
 Places are whole tenths of a pixel of the picture (16 bits). A query's weights are bytes, 255 for its strongest key,
 which is kept beside them: no weight is off by more than a 510th of that key's. What a query is made of is a map of
-bytes likewise. Where all that would take more than `BYTES`, queries are left out: every second, third... row and column of
-the map stays.
+bytes likewise. Where all that would take more than `BYTES`, queries are left out: every second, third... row and
+column of the map stays.
 """
 
 import base64

@@ -4,7 +4,8 @@ const doc = JSON.parse(find("data").textContent);
 const [LEFT, TOP, RIGHT, BOTTOM] = doc.shown;
 const MOVED = "#ff8c1a", STILL = "#56b4e9", RIM = "#101214";
 const MASS = [[59, 15, 112], [182, 54, 121], [251, 136, 97], [252, 253, 191]];
-const BRIGHTEST = 4; // times an even share, where colours end
+const BRIGHTEST = 4; // times an even share, where colours end unless the strongest key has more
+const WIDEST = 16; // pixels of the screen, the greatest radius of a circle
 const LISTED = 8; // of the strongest keys
 const MODES = ["query", "made", "keys", "points"];
 
@@ -136,11 +137,13 @@ function dot({ pen, x, y }, px, py, radius, fill, rim) {
 /** Circles by area; the strongest on top. */
 function circles(paper, keys, even) {
   const { pen, side, dots } = paper;
-  const unit = (0.21 * side) / Math.sqrt(Math.max(even, 9));
+  const most = keys.reduce((found, key) => Math.max(found, key.relative), 1e-9);
+  const unit = Math.min((0.21 * side) / Math.sqrt(even), (WIDEST * dots) / Math.sqrt(most)); // radius of an even share
   pen.strokeStyle = "#ffffff";
   for (const key of [...keys].reverse()) {
-    const radius = Math.min(unit * Math.sqrt(key.relative), 16 * dots);
-    if (radius > 0.4) dot(paper, key.x, key.y, radius, colour(key.relative / BRIGHTEST), Math.min(0.16 * radius, 1.2 * dots));
+    const radius = unit * Math.sqrt(key.relative);
+    const fill = colour(key.relative / Math.max(BRIGHTEST, most));
+    if (radius > 0.4) dot(paper, key.x, key.y, radius, fill, Math.min(0.16 * radius, 1.2 * dots));
   }
 }
 
@@ -150,7 +153,7 @@ function moves(paper, one) {
   for (const { from, to } of pointsOf(one)) {
     pen.strokeStyle = RIM;
     if (from) {
-      dot(paper, ...from, 1.2 * thick, STILL, 0.4 * thick);
+      dot(paper, ...from, 1.7 * thick, STILL, 0.5 * thick);
       for (const [style, width] of [[RIM, 2 * thick], [MOVED, thick]]) {
         pen.strokeStyle = style;
         pen.lineWidth = width;
@@ -161,7 +164,7 @@ function moves(paper, one) {
       }
     }
     pen.strokeStyle = RIM;
-    dot(paper, ...to, 1.8 * thick, MOVED, 0.4 * thick);
+    dot(paper, ...to, 2.2 * thick, MOVED, 0.5 * thick);
   }
 }
 
@@ -211,9 +214,9 @@ function cross({ pen, x, y, dots }, [px, py]) {
 // ------------------------------------------------------------------------------------------- showing
 
 const LEGENDS = {
-  query: `Circles: the keys of the query, the cross; area by attention, colour up to ${BRIGHTEST} times an even share.`,
+  query: `Circles: the keys of the query, the cross; area and colour by attention.`,
   made: "From dark, where least comes from, to light: what the query is made of, traced back to the first map.",
-  keys: `Circles: keys by the attention of all queries; area by attention, colour up to ${BRIGHTEST} times an even share.`,
+  keys: `Circles: keys by the attention of all queries; area and colour by attention.`,
   points: "Blue: reference points. Orange: where keys are read.",
 };
 
@@ -235,7 +238,7 @@ function show() {
     keys = keysOf(one, view.query);
     for (const key of keys) key.relative = key.share * keys.length;
     if (view.mode === "made") heat(paper, one);
-    else circles(paper, keys, keys.length);
+    else circles(paper, keys, one.shared ? keys.length : Math.max(keys.length, one.map[0] * one.map[1]));
     cross(paper, at);
   }
   fill(one);
@@ -255,7 +258,7 @@ function fill(one) {
 }
 
 function say(one, [x, y], keys) {
-  const where = `Query at x ${number(x, 0)}, y ${number(y, 0)}, of ${one.rows * one.columns}.`;
+  const where = `Query at x ${number(x, 0)}, y ${number(y, 0)}, one of ${one.rows * one.columns}.`;
   let needed = 0;
   for (let sum = 0; needed < keys.length && sum < 0.5; needed++) sum += keys[needed].share ?? 1;
   const left = one.step > 1 ? ` One query in ${one.step} rows and columns is kept in this page.` : "";
