@@ -27,7 +27,7 @@ from src.runs.exit_codes import REFUSED
 log = logging.getLogger(__name__)
 
 KEYS = ("run", "weights", "image", "images", "query", "blocks", "out")
-FIRST = "0,1,2"  # test images, if nothing is said
+FIRST, MANY = "0,1,2", "0:32"  # test images to draw and to average over, if nothing is said
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,9 +58,10 @@ def draw(said: Mapping[str, list[str]], overrides: list[str]) -> None:
     from src.visualization.page.render import write_page
     from src.visualization.view import view
 
-    (network,) = _networks(said, overrides, most=1)
     out, wanted, queries = Path(_last(said, "out", "looks")), _last(said, "blocks", "deformable"), _queries(said)
-    subjects, count = _subjects(said, network.data)
+    pictures = _pictures(said, FIRST)
+    (network,) = _networks(said, overrides, most=1)
+    subjects, count = _subjects(pictures, network.data), len(pictures)
     for number, subject in enumerate(subjects, 1):
         seen = view(network.net, subject, title=network.title)
         names = seen.chosen(wanted)
@@ -82,11 +83,11 @@ def compare(said: Mapping[str, list[str]], overrides: list[str]) -> None:
     from src.visualization import figures
     from src.visualization.view import view
 
+    out, queries, pictures = Path(_last(said, "out", "looks")), _queries(said), _pictures(said, FIRST)
     networks = _networks(said, overrides)
     if len(networks) < 2:
         raise ValueError("compare needs several networks: run=A run=B ..., or experiment=A,B,... with weights=none")
-    out, queries = Path(_last(said, "out", "looks")), _queries(said)
-    subjects, count = _subjects(said, networks[0].data)
+    subjects, count = _subjects(pictures, networks[0].data), len(pictures)
     sides = {network.data.image_size for network in networks}
     if len(sides) > 1:
         raise ValueError(f"compare needs networks for images of one size; these are for {', '.join(map(str, sides))}")
@@ -104,13 +105,11 @@ def fields(said: Mapping[str, list[str]], overrides: list[str]) -> None:
     """Effective receptive fields of every stage: a figure and a table of radii."""
     from src.visualization.receptive import figure, measure, write_rows
 
-    networks = _networks(said, overrides)
-    out = Path(_last(said, "out", "looks"))
+    out, pictures = Path(_last(said, "out", "looks")), _pictures(said, MANY)
     found = []
-    for network in networks:
-        subjects, count = _subjects(said, network.data, first="0:32")
-        images = [subject.image for subject in subjects]
-        log.info("%s: %d images", network.title, count)
+    for network in _networks(said, overrides):
+        log.info("%s: %d images", network.title, len(pictures))
+        images = [subject.image for subject in _subjects(pictures, network.data)]
         found.append(measure(network.net, images, title=network.title))
     out.mkdir(parents=True, exist_ok=True)
     write_rows(found, out / "receptive_fields.csv")
@@ -150,18 +149,26 @@ def _variants(overrides: list[str]) -> Iterator[list[str]]:
         yield others
 
 
-def _subjects(said: Mapping[str, list[str]], data: Any, first: str = FIRST) -> tuple[Iterator[Any], int]:
-    from src.visualization.subjects import from_files, from_tests, picture_files
+def _pictures(said: Mapping[str, list[str]], first: str) -> list[Path] | list[int]:
+    """Files, or numbers of test images.
+
+    Raises:
+        DataError, ValueError: there is no such file, or it isn't clear which are meant.
+    """
+    from src.visualization.subjects import picture_files
 
     if said["image"] and said["images"]:
         raise ValueError("image= names files, images= numbers of test images; give one of them")
     if said["image"]:
-        paths = [Path(value).expanduser() for value in said["image"]]
-        return (subject for path in paths for subject in from_files(path, data)), sum(
-            len(picture_files(path)) for path in paths
-        )
-    numbers = _numbers(_last(said, "images", first))
-    return from_tests(data, numbers), len(numbers)
+        return [file for value in said["image"] for file in picture_files(Path(value).expanduser())]
+    return _numbers(_last(said, "images", first))
+
+
+def _subjects(pictures: list[Path] | list[int], data: Any) -> Iterator[Any]:
+    from src.visualization.subjects import from_files, from_tests
+
+    files = [picture for picture in pictures if isinstance(picture, Path)]
+    return from_files(files, data) if files else from_tests(data, [n for n in pictures if isinstance(n, int)])
 
 
 def _numbers(text: str) -> list[int]:

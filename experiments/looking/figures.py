@@ -72,8 +72,8 @@ def page(found: dict[str, dict]) -> str:
     with (HERE / "receptive_fields.csv").open() as file:
         rows = list(csv.DictReader(file))
     table = "\n".join(
-        f"| {row['network']} | {row['stage']} | {row['attention'].replace('_', ' ')} | {row['r50_px']} ({row['r50_iqr_px']}) "
-        f"| {row['r95_px']} ({row['r95_iqr_px']}) |"
+        f"| {row['network']} | {row['stage']} | {row['attention'].replace('_', ' ')} "
+        f"| {row['r50_px']} ({row['r50_iqr_px']}) | {row['r95_px']} ({row['r95_iqr_px']}) |"
         for row in rows
     )
     accuracies = ", ".join(f"{name} {100 * found[name]['metrics']['test/acc1']:.1f} %" for name in ORDER)
@@ -112,8 +112,9 @@ Stages one and two have the same kinds of attention in all rows.
 
 Recorded on {hardware}, torch {record["versions"]["torch"]}. [Rows](receptive_fields.csv).
 
-What it can't tell: one seed a kind, a small network, and maps of {side // 16}x{side // 16} and {side // 32}x{side // 32}
-pixels in the stages that differ. Differences between rows are of these weights, not of the kinds.
+What it can't tell: one seed a kind, a small network, and maps of {side // 16}x{side // 16} and
+{side // 32}x{side // 32} pixels in the stages that differ. Differences between rows are of these weights, not of the
+kinds.
 """
 
 

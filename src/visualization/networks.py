@@ -1,14 +1,15 @@
 """Networks to look at: of a finished run, of a file of weights, or untrained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from src.complexity import on_meta
-from src.config import build, build_model, load_config
+from src.config import CONF, build, build_model, load_config
 from src.data.base import ImageData
 from src.models.weights import WeightsError, describe, pin
 from src.runs.checkpoint_io import whole
@@ -76,7 +77,7 @@ def of_weights(weights: str, overrides: Sequence[str]) -> Network:
         return Network(f"{cfg['name']}, untrained", build_model(cfg).eval(), build(cfg["data"]), cfg["name"])
     about = describe(Path(weights).expanduser())
     run = about.get("run") or {}
-    words = [] if "data" in said or run.get("data") == "digits" else [f"data={PHOTOGRAPHS}"]
+    words = [] if "data" in said else [f"data={_data_of(run)}"]
     own = not said & {"model", "experiment"}
     if own:
         words += [f"model.num_classes={about['model']['num_classes']}"]
@@ -89,6 +90,12 @@ def of_weights(weights: str, overrides: Sequence[str]) -> Network:
     on_meta(lambda: build_model(cfg))
     title = f"{run['name']} seed {run['seed']}" if run else Path(weights).stem
     return Network(title, build_model(cfg).eval(), build(cfg["data"]), run.get("name", Path(weights).stem))
+
+
+def _data_of(run: Mapping[str, Any]) -> str:
+    """The run's data set if it is one by its name alone; a folder of somebody's was resized as ImageNet is."""
+    name = str(run.get("data"))
+    return name if name != "folder" and (CONF / "data" / f"{name}.yaml").is_file() else PHOTOGRAPHS
 
 
 def options_of(words: Sequence[str], known: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

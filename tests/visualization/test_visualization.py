@@ -21,7 +21,7 @@ from src.visualization.networks import of_run, of_weights
 from src.visualization.page.document import BYTES, document
 from src.visualization.receptive import measure, radii, write_rows
 from src.visualization.rollout import mixing, received, trace
-from src.visualization.subjects import Frame, Subject, frame_of, from_files, from_tests, transform_of
+from src.visualization.subjects import Frame, Subject, frame_of, from_files, from_tests, picture_files, transform_of
 from src.visualization.view import NoSuchBlock, view
 from src.visualize import main
 
@@ -283,7 +283,7 @@ def test_a_run_is_drawn_from_its_folder(run, tmp_path, caplog):
 def test_a_file_of_weights_is_its_own_network_and_looks_as_the_run_does(run, tmp_path):
     file = tmp_path / "w.safetensors"
     export_run(run, out=file)
-    one, other = of_run(run), of_weights(str(file), ["data.test_scenes=6"])
+    one, other = of_run(run), of_weights(str(file), [])
     assert one.title == other.title == "baseline seed 0"
     state = other.net.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in one.net.state_dict().items())
@@ -303,7 +303,7 @@ def test_photographs_of_any_size_and_names_that_are_no_file_names(tmp_path, digi
     folder.mkdir()
     Image.new("RGB", (90, 40), "red").save(folder / "<b>a&b.png")
     Image.new("L", (31, 77)).save(folder / "grey.jpg")
-    found = list(from_files(folder, digits))
+    found = list(from_files(picture_files(folder), digits))
     assert [subject.picture.size for subject in found] == [(90, 40), (31, 77)]
     assert all(subject.image.shape == (3, 64, 64) for subject in found)
     assert main([*SMALLEST, "weights=none", f"image={folder}", "blocks=four.1", f"out={tmp_path / 'out'}"]) == 0
