@@ -19,7 +19,7 @@ from src.data.imagenet import ImageNet
 from src.data.images import AugmentedImages
 
 SIZE = (500, 375)  # pixels, of ImageNet's average image
-QUALITY = 92  # of JPEG: files of about 100 kB, as ImageNet's
+QUALITY = 97  # of JPEG: files of about 100 kB, as ImageNet's
 BATCH = 32
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from src.benchmarks.loader import images_per_second, kilobytes, photographs
-from src.benchmarks.measure import MB, Progress, Spread, Table, compete, peak_bytes, set_up, timed
+from src.benchmarks.measure import MB, Progress, Spread, Table, compete, peak_bytes, read_table, set_up, timed
 from src.benchmarks.networks import (
     FAMILIES,
     NUM_CLASSES,
@@ -60,9 +60,10 @@ def run(options: Options) -> None:
             progress.begin(name)
             measure(table)
             gc.collect()
-    page = said(table.rows)
+    rows = read_table(table.path)
+    page = said(rows)
     write_atomically(options.output / "README.md", page)
-    for name, figure in figures(table.rows).items():
+    for name, figure in figures(rows).items():
         save(figure, options.output, name)
     print(page)
     print(f"written to {options.output}", file=sys.stderr)
@@ -158,7 +159,8 @@ def _scaling(options: Options, table: Table) -> None:
 
 def _shares(options: Options, family: str, precision: str, table: Table) -> None:
     builders = contestants(family, compiled=False)
-    nets = {name: builders[name]().to(options.device) for name in (TRANSCRIPTION, OURS, "timm swin_tiny")}
+    chosen = (TRANSCRIPTION, OURS, *(["timm swin_tiny"] if family == "DAT-T" else []))
+    nets = {name: builders[name]().to(options.device) for name in chosen}
     for name, step in _steps(nets, _batch(options, family), PIXELS, precision, options.device).items():
         step()
         for kind, share in shares(step, options.device).items():

@@ -89,18 +89,21 @@ def _scaling_table(rows: Sequence[Row]) -> str:
 
 
 def _shares_table(rows: Sequence[Row]) -> str:
-    """Kinds below each other, a column for each network and precision."""
-    cases = dict.fromkeys((row["family"], row["version"], row["precision"]) for row in rows)
-    share = {(row["family"], row["version"], row["precision"], row["kind"]): row["share"] for row in rows}
-    kinds = dict.fromkeys(row["kind"] for row in rows)
-    lines = [
-        f"| kind | {' | '.join(f'{version} ({family}), {precision}' for family, version, precision in cases)} |",
-        f"|{'---|' * (len(cases) + 1)}",
-    ]
-    for kind in kinds:
-        cells = (f"{100 * share[(*case, kind)]:.1f}" if (*case, kind) in share else "" for case in cases)
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """For each family, kinds below each other, a column for each network and precision."""
+    tables = []
+    for family in dict.fromkeys(row["family"] for row in rows):
+        own = [row for row in rows if row["family"] == family]
+        cases = dict.fromkeys((row["version"], row["precision"]) for row in own)
+        share = {(row["version"], row["precision"], row["kind"]): row["share"] for row in own}
+        lines = [
+            f"| {family} | {' | '.join(', '.join(case) for case in cases)} |",
+            f"|{'---|' * (len(cases) + 1)}",
+        ]
+        for kind in dict.fromkeys(row["kind"] for row in own):
+            cells = (f"{100 * share[(*case, kind)]:.1f}" if (*case, kind) in share else "" for case in cases)
+            lines.append(f"| {kind} | {' | '.join(cells)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
 def cores(row: Row) -> str:
