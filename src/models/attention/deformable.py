@@ -65,7 +65,7 @@ class DeformableAttention(nn.Module):
         heads = "b (heads d) h w -> b heads (h w) d"
         queries, k, v = (rearrange(t, heads, heads=self.num_heads) for t in (q, k, v))
         out = attend(queries, k, v, bias)
-        out = rearrange(out, "b heads (h w) d -> b (heads d) h w", h=x.shape[2])
+        out = rearrange(out, "b heads (h w) d -> b h w (heads d)", h=x.shape[2]).permute(0, 3, 1, 2)
         return self.proj(out + self.local_encoding(q))
 
     def choose_points(self, q: Tensor) -> Tensor:

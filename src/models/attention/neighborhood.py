@@ -54,7 +54,8 @@ class NeighborhoodAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         to_heads = "b (three heads d) h w -> three b heads h w d"
         q, k, v = rearrange(self.to_qkv(x), to_heads, three=3, heads=self.num_heads)
-        return self.proj(rearrange(self.attend_nearby(q, k, v), "b heads h w d -> b (heads d) h w"))
+        out = rearrange(self.attend_nearby(q, k, v), "b heads h w d -> b h w (heads d)")
+        return self.proj(out.permute(0, 3, 1, 2))
 
     def attend_nearby(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Maps of queries, keys and values (B, heads, H, W, d) to the map of what the queries read."""

@@ -38,7 +38,8 @@ class SpatialReductionAttention(nn.Module):
         q = rearrange(self.to_q(x), heads, heads=self.num_heads)
         reduced = self.reduce(pad_to_multiple(x, self.reduction))
         k, v = (rearrange(t, heads, heads=self.num_heads) for t in self.to_kv(reduced).chunk(2, dim=1))
-        return self.proj(rearrange(attend(q, k, v), "b heads (h w) d -> b (heads d) h w", h=x.shape[2]))
+        out = rearrange(attend(q, k, v), "b heads (h w) d -> b h w (heads d)", h=x.shape[2])
+        return self.proj(out.permute(0, 3, 1, 2))
 
 
 @dataclass(frozen=True)

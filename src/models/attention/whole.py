@@ -38,7 +38,8 @@ class GlobalAttention(nn.Module):
         to_heads = "b (three heads d) h w -> three b heads (h w) d"
         q, k, v = rearrange(self.to_qkv(x), to_heads, three=3, heads=self.num_heads)
         out = attend(q, k, v, self.bias(x.shape[2], x.shape[3]))
-        return self.proj(rearrange(out, "b heads (h w) d -> b (heads d) h w", h=x.shape[2]))
+        out = rearrange(out, "b heads (h w) d -> b h w (heads d)", h=x.shape[2])
+        return self.proj(out.permute(0, 3, 1, 2))
 
     def bias(self, height: int, width: int) -> Tensor:
         """(heads, H * W, H * W)."""

@@ -53,8 +53,8 @@ class WindowAttention(nn.Module):
         to_windows = "b (three heads d) (rows wy) (cols wx) -> three b (rows cols) heads (wy wx) d"
         q, k, v = rearrange(self.to_qkv(x), to_windows, three=3, heads=self.num_heads, wy=side, wx=side)
         out = attend(q, k, v, bias)
-        to_map = "b (rows cols) heads (wy wx) d -> b (heads d) (rows wy) (cols wx)"
-        out = rearrange(out, to_map, rows=padded[0] // side, wy=side)
+        to_map = "b (rows cols) heads (wy wx) d -> b (rows wy) (cols wx) (heads d)"
+        out = rearrange(out, to_map, rows=padded[0] // side, wy=side).permute(0, 3, 1, 2)
 
         if any(shifts):
             out = torch.roll(out, shifts, dims=(2, 3))
