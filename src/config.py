@@ -76,16 +76,18 @@ def build_model(cfg: dict[str, Any]) -> "nn.Module":
     Raises:
         GeometryError: it can't work; nothing has been built.
         WeightsError: the file of weights isn't there, or is of another model; also on the meta device.
-        ValueError: an unknown initialisation.
+        ValueError: an unknown initialisation, or an unknown way to compute 1x1 convolutions.
     """
     from src.models.dat import DAT
     from src.models.init import INITIALISATIONS, draw, reset
+    from src.models.pointwise import choose_backend
     from src.models.weights import fill
 
     begin = cfg["recipe"]["initialisation"]
     if begin not in INITIALISATIONS:
         raise ValueError(f"recipe.initialisation is {begin!r}; it must be one of {', '.join(INITIALISATIONS)}")
     net = build({key: value for key, value in cfg["model"].items() if key not in ("name", "weights")})
+    choose_backend(net, cfg.get("linear_backend", "auto"))  # configs of older records don't say
     if isinstance(net, DAT):  # timm's networks begin by rules that their layers don't know
         draw(net, seed=cfg["seed"], rule=reset)
     draw(net, seed=cfg["seed"], rule=INITIALISATIONS[begin])

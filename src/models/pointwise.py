@@ -81,8 +81,11 @@ def _auto(device: str) -> Backend:
     processor MKL has half the speed of oneDNN, on a Zen 4 processor about the same; with one thread torch doesn't ask
     oneDNN. Other programs know convolutions, and lay out their maps as they like.
     """
-    asks_onednn = device == "cpu" and AMD and torch.get_num_threads() > 1
-    return CONVOLUTION if asks_onednn or torch.compiler.is_exporting() else LINEAR
+    if torch.compiler.is_exporting():
+        return CONVOLUTION
+    if torch.compiler.is_compiling():  # can't ask for the number of threads
+        return LINEAR
+    return CONVOLUTION if device == "cpu" and AMD and torch.get_num_threads() > 1 else LINEAR
 
 
 def _processor_of_amd() -> bool:

@@ -1,10 +1,13 @@
 """The published networks, transcribed: images (B, 3, H, W) to logits. See README.md."""
 
+import json
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from timm.layers import DropPath
 from torch import Tensor, nn
 
@@ -106,3 +109,11 @@ def _attention(letter: str, config: Mapping[str, Any], index: int, side: int, re
         "ksize": config["ksizes"][index] if release == "v2" else None,
     }
     return DeformableAttention(block, release)
+
+
+def published_config(release: str, name: str) -> dict[str, Any]:
+    """The published configuration of a network, such as `dat_tiny`, as its golden file has it."""
+    path = Path(__file__).parents[1] / "golden" / f"{release}.model.{name}.safetensors"
+    with safe_open(path, "pt") as file:
+        config: dict[str, Any] = json.loads(file.metadata()["config"])
+    return config

@@ -61,7 +61,7 @@ class DeformableAttention(nn.Module):
 
         # What is there, how much each key matters, and what it says.
         out = attend(*self.read(x, q, points))
-        out = rearrange(out, "b heads (h w) d -> b (heads d) h w", h=x.shape[2])
+        out = rearrange(out, "b heads (h w) d -> b h w (heads d)", h=x.shape[2]).permute(0, 3, 1, 2)
         return self.proj(out + self.local_encoding(q))
 
     def read(self, x: Tensor, q: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:

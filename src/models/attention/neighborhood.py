@@ -53,8 +53,8 @@ class NeighborhoodAttention(nn.Module):
         trunc_normal_(self.bias_table, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.attend_nearby(*self.queries_keys_values(x))
-        return self.proj(rearrange(out, "b heads h w d -> b (heads d) h w"))
+        out = rearrange(self.attend_nearby(*self.queries_keys_values(x)), "b heads h w d -> b h w (heads d)")
+        return self.proj(out.permute(0, 3, 1, 2))
 
     def queries_keys_values(self, x: Tensor) -> Tensor:
         """(3, B, heads, H, W, d)."""

@@ -35,8 +35,8 @@ class SpatialReductionAttention(nn.Module):
         self.proj = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = attend(*self.queries_keys_values(x))
-        return self.proj(rearrange(out, "b heads (h w) d -> b (heads d) h w", h=x.shape[2]))
+        out = rearrange(attend(*self.queries_keys_values(x)), "b heads (h w) d -> b h w (heads d)", h=x.shape[2])
+        return self.proj(out.permute(0, 3, 1, 2))
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Each (B, heads, pixels or patches, d)."""

@@ -38,7 +38,8 @@ class GlobalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.queries_keys_values(x)
         out = attend(q, k, v, self.bias(x.shape[2], x.shape[3]))
-        return self.proj(rearrange(out, "b heads (h w) d -> b (heads d) h w", h=x.shape[2]))
+        out = rearrange(out, "b heads (h w) d -> b h w (heads d)", h=x.shape[2])
+        return self.proj(out.permute(0, 3, 1, 2))
 
     def queries_keys_values(self, x: Tensor) -> Tensor:
         """(3, B, heads, H * W, d)."""

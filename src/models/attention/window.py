@@ -92,8 +92,8 @@ class WindowAttention(nn.Module):
     def to_map(self, windows: Tensor, map_size: tuple[int, int], shifts: tuple[int, int]) -> Tensor:
         """What the pixels of windows hold (B, windows, heads, pixels, d), back on the map (B, heads * d, H, W)."""
         (height, width), side = map_size, self.window_size
-        to_map = "b (rows cols) heads (wy wx) d -> b (heads d) (rows wy) (cols wx)"
-        out = rearrange(windows, to_map, rows=(height + side - 1) // side, wy=side)
+        to_map = "b (rows cols) heads (wy wx) d -> b (rows wy) (cols wx) (heads d)"
+        out = rearrange(windows, to_map, rows=(height + side - 1) // side, wy=side).permute(0, 3, 1, 2)
         if any(shifts):
             out = torch.roll(out, shifts, dims=(2, 3))
         return out[:, :, :height, :width]
