@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 NAMES = ("auto", "reference", "fused", "triton")
 
 # Where blocks pay on a processor: scores that don't fit its cache, in rows that are long enough for its instructions.
-SCORES, KEYS = 2**18, 128  # scores of a head; keys
+SCORES, KEYS = 2**18, 256  # scores of a head; keys
 HEAD_DIMS = (16, 32, 64, 128)  # of Triton's matrix products
 
 

@@ -88,32 +88,33 @@ class _Blocks:
         self.axes = axes(table, points.to(dtype), queries)
         self.table = Table.of(table.to(dtype), self.groups, self.axes)
         self.scratch = Scratch(dtype, q.device)
+        self._last: Interpolation | None = None
 
     def __iter__(self) -> Iterator[Block]:
         """Whole images, or groups, or heads, or rows of the map: the first of these that isn't too large."""
         (images, heads), (height, width), keys = self.q.shape[:2], self.map_size, self.k.shape[2]
         of_group, of_head = heads // self.groups, height * width * keys
-        sizes = [images, self.groups, of_group, height]
-        each = [1, 1, 1, 1]
-        for i, one in enumerate((heads * of_head, of_group * of_head, of_head, width * keys)):
-            if one <= SCORES or i == 3:
-                each[i:] = [min(max(SCORES // one, 1), sizes[i]), *sizes[i + 1 :]]
-                break
-        each[3] = min(max(each[3], FEWEST_ROWS), height)
-        parts = [_even(n, most) for n, most in zip(sizes, each, strict=True)]
-        for of_images, of_groups, of_heads, rows in itertools.product(*parts):
-            yield Block(_slice(of_images), _slice(of_groups), _slice(of_heads), rows)
+        sizes = (images, self.groups, of_group, height)
+        of_one = (heads * of_head, of_group * of_head, of_head, width * keys)
+        level = next((i for i, scores in enumerate(of_one[:3]) if scores <= SCORES), 3)
+        most = [1] * level + [max(SCORES // of_one[level], 1)] + list(sizes[level + 1 :])
+        most[3] = max(most[3], FEWEST_ROWS)
+        by_images, by_groups, by_heads, by_rows = (_even(n, part) for n, part in zip(sizes, most, strict=True))
+        # Heads innermost: they share where their keys are.
+        for part, group, rows, head in itertools.product(by_images, by_groups, by_rows, by_heads):
+            yield Block(_slice(part), _slice(group), _slice(head), rows)
 
     def attention(self, block: Block) -> tuple[Tensor, Interpolation]:
         """Weights (n, queries, K), n for images, groups and heads; and where their bias is from."""
-        interpolation = Interpolation(block, self.table, self.axes, self.scratch)
-        scores = interpolation.bias().flatten(3, 4).flatten(0, 2)
+        if self._last is None or not self._last.serves(block):
+            self._last = Interpolation(block, self.table, self.axes, self.scratch)
+        scores = self._last.bias().flatten(3, 4).flatten(0, 2)
         q, k, scale = self.queries(self.q, block), self.keys(self.k, block), self.q.shape[-1] ** -0.5
         if q.dtype == scores.dtype:
             torch.baddbmm(scores, q, k.mT, alpha=scale, out=scores)
         else:
             scores += (q * scale) @ k.mT
-        return torch.softmax(scores, -1, out=scores), interpolation
+        return torch.softmax(scores, -1, out=scores), self._last
 
     def keys(self, t: Tensor, block: Block) -> Tensor:
         """The block's part of (B, heads, K, d), as (n, K, d)."""

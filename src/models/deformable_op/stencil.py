@@ -66,7 +66,10 @@ class Weights(NamedTuple):
 
 
 class Interpolation:
-    """The bias of a block, with what its gradient needs. Tensors lie in `scratch` and last until the next block."""
+    """The bias of a block, with what its gradient needs. Tensors lie in `scratch` and last until the next block.
+
+    What heads of a group share, which is where their keys are, is found once: `serves` another block with other heads.
+    """
 
     def __init__(self, block: Block, table: Table, axes: tuple[Axis, Axis], scratch: Scratch):
         self.block, self.table, self.scratch = block, table, scratch
@@ -77,13 +80,21 @@ class Interpolation:
         self.by_x = Pass(ALONG_X, taps_x, Weights.of(x.rest[part], taps_x), scratch)
         self.index = self._index(y.first[part], x.first[part])
 
+    def serves(self, block: Block) -> bool:
+        """Whether the block differs in its heads at most, which it then takes."""
+        same = self.block._replace(heads=block.heads) == block
+        if same:
+            self.block = block
+        return same
+
     def _index(self, y: Tensor, x: Tensor) -> Tensor:
         """Of the cells of each key in the padded table: (images, groups, 1, cells * K)."""
         (height, width), (down, right) = self.table.cells.shape[2:], self.table.margins
         corner = _within(y + down, self.by_y.taps, height) * width + _within(x + right, self.by_x.taps, width)
         rows, columns = (torch.arange(p.taps.rows, device=y.device) for p in (self.by_y, self.by_x))
         cells = (rows[:, None] * width + columns).view(-1, 1)
-        return (corner[:, :, None] + cells).flatten(2)[:, :, None]
+        index = self.scratch.take("index", *corner.shape[:2], len(cells), corner.shape[2], dtype=torch.long)
+        return torch.add(corner[:, :, None], cells, out=index).flatten(2)[:, :, None]
 
     def bias(self) -> Tensor:
         """(images, groups, heads, rows, W, K)."""
@@ -161,16 +172,18 @@ class Pass:
     def backward(self, gradient: Tensor) -> Tensor:
         """The gradient of the cells from that of the values."""
         dim, taps = self.dim, self.taps
-        cells = self._take("gradient", gradient.shape, taps.rows).zero_()
         slopes = self._take("slopes'", gradient.shape, taps.rows - 1).zero_()
         for start, n, row in taps.runs:
-            given, middle = gradient.narrow(dim, start, n), row + taps.number - 2
-            cells.narrow(dim, middle, n).add_(given)
-            slopes.narrow(dim, middle, n).addcmul_(given, self.above.narrow(dim, start, n))
+            given = gradient.narrow(dim, start, n)
+            slopes.narrow(dim, row + taps.number - 2, n).addcmul_(given, self.above.narrow(dim, start, n))
             if self.below is not None:
                 slopes.narrow(dim, row, n).addcmul_(given, self.below.narrow(dim, start, n))
-        cells.narrow(dim, 1, taps.rows - 1).add_(slopes)
+        cells = self._take("gradient", gradient.shape, taps.rows)
+        cells.narrow(dim, 0, 1).zero_()
+        cells.narrow(dim, 1, taps.rows - 1).copy_(slopes)
         cells.narrow(dim, 0, taps.rows - 1).sub_(slopes)
+        for start, n, row in taps.runs:
+            cells.narrow(dim, row + taps.number - 2, n).add_(gradient.narrow(dim, start, n))
         return cells
 
     def _take(self, name: str, shape: torch.Size, rows: int) -> Tensor:
