@@ -63,17 +63,11 @@ def renewed(text: str, folder: Path) -> str:
 
 def whole(kept: Kept) -> str:
     """All that a study's own page says of its rows."""
-    picture = ""
-    if (figure := course(kept, BASELINE, FIXED)) is not None:
-        picture = (
-            f'<picture>\n<source media="(prefers-color-scheme: dark)" srcset="{FIGURES}/{FIGURE}-dark.svg">\n'
-            f'<img src="{FIGURES}/{FIGURE}.svg" alt="{alt(figure)}">\n</picture>'
-        )
     parts = [
         f"**Answer.** {answer(kept)}",
         "\n".join(f"- {sentence}" for sentence in evidence(kept)),
         "Shares are in percent, differences in percentage points, with the 95 % interval over seeds and images.",
-        picture,
+        _picture(kept, FIGURES),
         "What is compared, as trained, with both intervals, what is said of it, and the same of the controls:",
         statistics(kept).markdown(),
         "What that is made of: means, and standard deviations over seeds.",
@@ -88,9 +82,22 @@ def whole(kept: Kept) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def short(kept: Kept) -> str:
-    """For the project's page."""
-    return f"{answer(kept)} {' '.join(evidence(kept))}\n"
+def short(kept: Kept, at: str) -> str:
+    """For the project's page, from which the study's folder is `at`."""
+    sentences = "\n".join(f"- {sentence}" for sentence in evidence(kept))
+    parts = [f"**{answer(kept)}**", sentences, _picture(kept, f"{at}/{FIGURES}")]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _picture(kept: Kept, at: str) -> str:
+    """The figure for light and dark pages; empty where there is none."""
+    figure = course(kept, BASELINE, FIXED)
+    if figure is None:
+        return ""
+    return (
+        f'<picture>\n<source media="(prefers-color-scheme: dark)" srcset="{at}/{FIGURE}-dark.svg">\n'
+        f'<img src="{at}/{FIGURE}.svg" alt="{alt(figure)}">\n</picture>'
+    )
 
 
 def answer(kept: Kept) -> str:
