@@ -127,10 +127,20 @@ def evidence(kept: Kept) -> list[str]:
             f"{_against(of, 'points above other images')} by following it ({_said('gather', words)}). ",
             f"{100 * mean['mass']:.1f} % of the attention is on the object, beside equal weights "
             f"{_against(of, 'mass above equal weights')}, beside other images' "
-            f"{_against(of, 'mass above other images')} ({_said('attend', words)}).",
+            f"{_against(of, 'mass above other images')} ({_said('attend', words)}){_unmoved(kept, block)}.",
         ]
         found.append("".join(said))
     return found
+
+
+def _unmoved(kept: Kept, block: str) -> str:
+    """The same of attention whose points can't move; empty where none was trained."""
+    if (FIXED, TRAINED, block) not in kept.images:
+        return ""
+    of = findings(kept.images[FIXED, TRAINED, block])
+    names = ("mass above equal weights", "mass above other images")
+    both = listed([_signed(of[name].mean, name) for name in names])
+    return f"; where points can't move, {both} ({of[names[0]].seeds} seeds)"
 
 
 def _said(claim: str, words: Mapping[str, Word]) -> str:
