@@ -36,7 +36,7 @@ KINDS = {
     "shifted_window": "Swin: a shifted window",
     "neighborhood": "NAT: its neighborhood",
     "spatial_reduction": "PVT: a shrunken map",
-    "deformable_convolution": "DCN: nine points of its own",
+    "deformable_convolution": "DCN: nine own points",
     "average_pooling": "average pooling",
     "deformable": "DAT: deformed points",
 }
@@ -48,11 +48,14 @@ def offsets(block: BlockView) -> Figure:
     reference, points, distances = block.reference(), block.points(), block.distances()
     still = reference is None or not distances.any()
     titles = [f"group {group}: {distances[group].mean():.1f} px on average" for group in range(block.groups)]
+    outside = block.outside().mean()
     if still:
         text = "Orange: where keys are read. They " + ("don't move." if reference is None else "haven't moved.")
     else:
         shared = "each query's own" if block.look.points.shape[2] > 1 else "shared by all queries"
         text = f"Blue: reference points. Orange: where keys are read, {shared}. Distances are in pixels of the picture."
+    if outside and not still:
+        text += f" {100 * outside:.0f} % of the points are off the map, where zeros are read."
     figure, panels = _panels(block, [f"group {g}" for g in range(block.groups)] if still else titles, text)
     for group, one in enumerate(panels):
         ends = np.unique(points[group].reshape(-1, 2), axis=0) if still else points[group].reshape(-1, 2)
@@ -113,15 +116,18 @@ def side_by_side(views: list[View], blocks: list[str], xy: tuple[float, float]) 
     """
     chosen = [one.blocks[name] for one, name in zip(views, blocks, strict=True)]
     room = (WIDTH - AXIS) / min(max(len(views), 2), MOST_COLUMNS) - GAP - 0.1
-    titles = [
-        wrapped(KINDS.get(block.look.kind, block.look.kind), room) + "\n" + wrapped(f"{one.title}, {block.name}", room)
-        for one, block in zip(views, chosen, strict=True)
-    ]
+    titles = []
+    for one, block in zip(views, chosen, strict=True):
+        places, _ = block.keys_of(block.query_at(xy))
+        within = one.subject.frame.from_picture(places)
+        off = int(((within < 0) | (within > 1)).any(-1).sum())
+        said = [KINDS.get(block.look.kind, block.look.kind), one.title, f"{off} of {len(places)} keys off the image"]
+        titles.append("\n".join(wrapped(line, room) for line in said[: 3 if off else 2]))
     lines = max(title.count("\n") for title in titles)
     titles = [title + "\n" * (lines - title.count("\n")) for title in titles]  # all begin at the same height
     text = (
-        f"Cross: the query. Circles: its keys, by the mean attention of all heads; {SCALE}. Deformable convolution has "
-        f"no attention: its circles are the loudness of its nine points."
+        f"Cross: the query. Circles: its keys in {', '.join(dict.fromkeys(blocks))}, by the mean attention of all "
+        f"heads; {SCALE}. Deformable convolution has no attention: its circles are the loudness of its nine points."
     )
     figure, panels = _panels(chosen[0], titles, text, headed=False)
     for one, block in zip(panels, chosen, strict=True):

@@ -96,18 +96,3 @@ def _data_of(run: Mapping[str, Any]) -> str:
     """The run's data set if it is one by its name alone; a folder of somebody's was resized as ImageNet is."""
     name = str(run.get("data"))
     return name if name != "folder" and (CONF / "data" / f"{name}.yaml").is_file() else PHOTOGRAPHS
-
-
-def options_of(words: Sequence[str], known: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Words `key=value` of our own, by key, and the others, which are overrides of conf/train.yaml."""
-    mine: dict[str, list[str]] = {key: [] for key in known}
-    others: list[str] = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"{word!r} isn't of the form key=value; the keys are {', '.join(known)}, and conf/'s")
-        if key in mine:
-            mine[key].append(value)
-        else:
-            others.append(word)
-    return mine, others

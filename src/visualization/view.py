@@ -81,6 +81,10 @@ class BlockView:
             shares = weights.unflatten(0, (self.groups, of_group)).sum(1).numpy()
         return points.reshape(-1, 2), (shares / max(float(shares.sum()), 1e-12)).reshape(-1)
 
+    def outside(self) -> np.ndarray:
+        """Of each group, the share of points off the map (G,), where zeros are read."""
+        return (self.look.points[0].abs() > 1 + 1e-5).any(-1).float().mean((1, 2)).numpy()
+
     def distances(self) -> np.ndarray:
         """How far each point has moved (G, Q or 1, K), in pixels of the picture."""
         reference = self.reference()

@@ -84,6 +84,7 @@ def block(view: View, name: str, most: int) -> dict[str, Any]:
         "points": _tenths(points),
         "shared": points.shape[1] == 1,
         "reference": None if reference is None else _tenths(reference),
+        "outside": [round(float(share), 4) for share in one.outside()],
         "moved": [round(float(distance), 2) for distance in one.distances().mean((1, 2))],
         "weights": _text(weights),
         "tops": _text(tops),
