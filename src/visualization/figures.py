@@ -130,11 +130,11 @@ def side_by_side(views: list[View], blocks: list[str], xy: tuple[float, float]) 
         f"heads; {SCALE}. Deformable convolution has no attention: its circles are the loudness of its nine points."
     )
     figure, panels = _panels(chosen[0], titles, text, headed=False)
-    for one, block in zip(panels, chosen, strict=True):
+    for drawn, block in zip(panels, chosen, strict=True):
         places, shares = block.keys_of(block.query_at(xy))
         seen = shares > 0
-        _circles(one, places[seen], shares[seen] * seen.sum(), _spread(block))
-        _cross(one, xy)
+        _circles(drawn, places[seen], shares[seen] * seen.sum(), _spread(block))
+        _cross(drawn, xy)
     figure.set_label(f"What one query of {chosen[0].subject.name} attends to, by kind of attention.")
     return figure
 

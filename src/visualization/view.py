@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from src.models.looking import Look, eager, recording
-from src.visualization.rollout import mixing, received, trace
+from src.visualization.rollout import received, trace
 from src.visualization.subjects import Subject
 
 
@@ -111,10 +111,6 @@ class View:
     def trace(self, block: str, queries: Sequence[int], head: int | None = None) -> np.ndarray:
         """Shares (N, H, W) of the first map's pixels in what queries of a block are made of (`rollout.py`)."""
         return trace(self.looks, block, np.asarray(queries), head=head)
-
-    def mixing_of(self, block: str) -> np.ndarray:
-        """Attention (Q, H * W) of a block to pixels of its map, the mean over heads."""
-        return mixing(self.blocks[block].look).toarray()
 
     def chosen(self, wanted: str) -> list[str]:
         """Names of blocks by what was asked for: `deformable`, another kind, `all`, or names with commas.
