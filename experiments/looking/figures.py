@@ -20,7 +20,14 @@ HERE = Path(__file__).parent
 ORDER = ("control_global", "control_shifted_window", "control_deformable_convolution", "baseline")
 IMAGE, QUERY = 1, "30,34"  # a test image, and a place on its digit
 FIELDS = "0:64"  # test images
-SIZE = {"width": 1120, "height": 880}
+LARGE = (
+    "88,160",
+    "model=dat_tiny",
+    "data=digits",
+    "weights=none",
+    f"experiment={','.join(ORDER)}",
+)  # where windows are small
+SIZE = {"width": 1120, "height": 920}
 
 
 def main() -> None:
@@ -37,9 +44,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder)
         _run("compare", *runs, f"images={IMAGE}", f"query={QUERY}", f"out={drawn}")
-        for file in drawn.glob("*/compared-*"):
-            end = "-dark.svg" if file.name.endswith("-dark.svg") else file.suffix
-            shutil.copy(file, HERE / f"kinds{end}")
+        place, *words = LARGE
+        _run("compare", *words, f"images={IMAGE}", f"query={place}", f"out={drawn / 'large'}")
+        for folder_of, name in ((drawn, "kinds"), (drawn / "large", "kinds_dat_tiny")):
+            for file in folder_of.glob("*/compared-*"):
+                end = "-dark.svg" if file.name.endswith("-dark.svg") else file.suffix
+                shutil.copy(file, HERE / f"{name}{end}")
         _run("fields", *runs, f"images={FIELDS}", f"out={drawn}")
         for file in drawn.glob("receptive_fields*"):
             shutil.copy(file, HERE / file.name)
@@ -76,7 +86,11 @@ def page(found: dict[str, dict]) -> str:
         f"| {row['r50_px']} ({row['r50_iqr_px']}) | {row['r95_px']} ({row['r95_iqr_px']}) |"
         for row in rows
     )
-    accuracies = ", ".join(f"{name} {100 * found[name]['metrics']['test/acc1']:.1f} %" for name in ORDER)
+    accuracies = "\n".join(f"- {name}: {100 * found[name]['metrics']['test/acc1']:.1f} %" for name in ORDER)
+    last = [row for row in rows if row["stage"] == rows[-1]["stage"]]
+    halves, spread = [float(row["r50_px"]) for row in last], max(float(row["r50_iqr_px"]) for row in last)
+    compared = "less" if max(halves) - min(halves) < spread else "more"
+    three, four = (f"{side // reduction}x{side // reduction}" for reduction in (16, 32))
     record = found["baseline"]
     epochs, side = record["config"]["recipe"]["epochs"], record["config"]["model"]["image_size"]
     hardware = record["hardware"].get("cpu") or "this machine"
@@ -84,7 +98,9 @@ def page(found: dict[str, dict]) -> str:
 
 What do the kinds of attention attend to, and how far do they see? Written by
 `PYTHONPATH=. python experiments/looking/figures.py runs/looking`, whose head has the command that trains the runs:
-`micro` on digits, {epochs} epochs, one seed each, images of {side} pixels. Test top-1: {accuracies}.
+`micro` on digits, {epochs} epochs, one seed each, images of {side} pixels. Their test top-1:
+
+{accuracies}
 
 ## One query, four kinds
 
@@ -93,7 +109,14 @@ What do the kinds of attention attend to, and how far do they see? Written by
 <img src="kinds.svg" alt="The keys of one query in ViT's, Swin's, DCN's and DAT's attention, on a digit scene">
 </picture>
 
-Each panel is drawn from the attention module of a trained network, as it looked at this image.
+Each panel is drawn from the attention module of a trained network, as it looked at this image. On so small a map
+({three} pixels in stage three) a window is the whole map. What the kinds have to choose from shows at the papers' size,
+DAT-T at 224 pixels, here with untrained weights, whose attention is nearly even:
+
+<picture>
+<source media="(prefers-color-scheme: dark)" srcset="kinds_dat_tiny-dark.svg">
+<img src="kinds_dat_tiny.svg" alt="The same for untrained networks of DAT-T's size">
+</picture>
 
 ## Effective receptive fields
 
@@ -104,7 +127,9 @@ Each panel is drawn from the attention module of a trained network, as it looked
 
 Radii in pixels of the image, medians over {rows[0]["images"]} test images (interquartile range): the discs about the
 middle output pixel that hold half (r50) and 95 % (r95) of its absolute gradient (Luo et al. 2016; `receptive.py`).
-Stages one and two have the same kinds of attention in all rows.
+Stages one and two have the same kinds of attention in all rows. In the last stage half of the field is within
+{min(halves):.1f} to {max(halves):.1f} pixels: kinds differ by {compared} than images do (interquartile range up to
+{spread:.1f}).
 
 | network | stage | attention | r50, px (IQR) | r95, px (IQR) |
 |---|---|---|---|---|
@@ -112,9 +137,8 @@ Stages one and two have the same kinds of attention in all rows.
 
 Recorded on {hardware}, torch {record["versions"]["torch"]}. [Rows](receptive_fields.csv).
 
-What it can't tell: one seed a kind, a small network, and maps of {side // 16}x{side // 16} and
-{side // 32}x{side // 32} pixels in the stages that differ. Differences between rows are of these weights, not of the
-kinds.
+What it can't tell: one seed a kind, a small network, and maps of {three} and {four} pixels in the stages that differ,
+which a window covers. Differences between rows are of these weights, not of the kinds.
 """
 
 

@@ -26,6 +26,7 @@ BRIGHTEST = 4  # times an even share, where colours end unless the strongest key
 LARGEST_CIRCLE = 20  # points of print across
 MOST_COLUMNS = 4
 LARGEST = 500  # pixels of the longer side of a picture inside of a drawing: it is shrunk to them
+SMALL = 200  # pixels, below which a picture is smoothed
 GAP, AXIS, BELOW = 0.14, 0.36, 0.12  # inches between panels, and for the numbers left of and below them
 
 SCALE = "area and colour grow with attention"
@@ -180,7 +181,8 @@ def _panels(block: BlockView, titles: list[str], text: str, *, headed: bool = Tr
         row, column = divmod(number, columns)
         place = (AXIS + column * (width + GAP), head + row * (above + height + GAP) + above)
         axis = panel(figure, *place, width, height)
-        axis.imshow(picture, extent=(left, right, bottom, top), interpolation="bilinear", aspect="auto")
+        smooth = "bilinear" if max(picture.shape[:2]) < SMALL else "none"  # drawings hold it as it is, if it's large
+        axis.imshow(picture, extent=(left, right, bottom, top), interpolation=smooth, aspect="auto")
         axis.set(xlim=(left, right), ylim=(bottom, top))
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -272,7 +274,7 @@ def _heat(panel: Panel, subject: Subject, shares: np.ndarray) -> None:
     relative = np.clip((shares - low) / max(high - low, 1e-12), 0, 1)
     frame, limits = subject.frame, (panel.axis.get_xlim(), panel.axis.get_ylim())
     extent = (frame.left, frame.left + frame.width, frame.top + frame.height, frame.top)
-    panel.axis.imshow(MASS(relative), extent=extent, alpha=0.62, interpolation="nearest", aspect="auto", zorder=2)
+    panel.axis.imshow(MASS(relative), extent=extent, alpha=0.62, interpolation="none", aspect="auto", zorder=2)
     panel.axis.set(xlim=limits[0], ylim=limits[1])
 
 
