@@ -20,13 +20,15 @@ HERE = Path(__file__).parent
 ORDER = ("control_global", "control_shifted_window", "control_deformable_convolution", "baseline")
 IMAGE, QUERY = 1, "30,34"  # a test image, and a place on its digit
 FIELDS = "0:64"  # test images
+# At the size of the papers, where a window is a part of the map; untrained, as published.
+LARGE_QUERY = "88,160"
 LARGE = (
-    "88,160",
     "model=dat_tiny",
     "data=digits",
+    "recipe.initialisation=published",
     "weights=none",
     f"experiment={','.join(ORDER)}",
-)  # where windows are small
+)
 SIZE = {"width": 1120, "height": 920}
 
 
@@ -44,15 +46,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder)
         _run("compare", *runs, f"images={IMAGE}", f"query={QUERY}", f"out={drawn}")
-        place, *words = LARGE
-        _run("compare", *words, f"images={IMAGE}", f"query={place}", f"out={drawn / 'large'}")
+        _run("compare", *LARGE, f"images={IMAGE}", f"query={LARGE_QUERY}", f"out={drawn / 'large'}")
         for folder_of, name in ((drawn, "kinds"), (drawn / "large", "kinds_dat_tiny")):
             for file in folder_of.glob("*/compared-*"):
-                end = "-dark.svg" if file.name.endswith("-dark.svg") else file.suffix
-                shutil.copy(file, HERE / f"{name}{end}")
+                if file.suffix == ".svg":
+                    shutil.copy(file, HERE / f"{name}{'-dark' * ('-dark' in file.name)}.svg")
         _run("fields", *runs, f"images={FIELDS}", f"out={drawn}")
-        for file in drawn.glob("receptive_fields*"):
-            shutil.copy(file, HERE / file.name)
+        for name in ("receptive_fields.csv", "receptive_fields.svg", "receptive_fields-dark.svg"):
+            shutil.copy(drawn / name, HERE / name)
         _run(runs[-1], f"images={IMAGE}", f"query={QUERY}", f"out={drawn}")
         _screenshots(next(drawn.glob("*/index.html")))
     (HERE / "README.md").write_text(page(found))
@@ -90,9 +91,9 @@ def page(found: dict[str, dict]) -> str:
     last = [row for row in rows if row["stage"] == rows[-1]["stage"]]
     halves, spread = [float(row["r50_px"]) for row in last], max(float(row["r50_iqr_px"]) for row in last)
     compared = "less" if max(halves) - min(halves) < spread else "more"
-    three, four = (f"{side // reduction}x{side // reduction}" for reduction in (16, 32))
     record = found["baseline"]
     epochs, side = record["config"]["recipe"]["epochs"], record["config"]["model"]["image_size"]
+    three, four = (f"{side // reduction}x{side // reduction}" for reduction in (16, 32))
     hardware = record["hardware"].get("cpu") or "this machine"
     return f"""# Seeing where it looks
 

@@ -24,6 +24,7 @@ DARK, LIGHT = "#101214", "#ffffff"
 MASS = LinearSegmentedColormap.from_list("mass", ["#3b0f70", "#b63679", "#fb8861", "#fcfdbf"])
 BRIGHTEST = 4  # times an even share, where colours end unless the strongest key has more
 LARGEST_CIRCLE = 20  # points of print across
+SIZES = 32  # of circles
 MOST_COLUMNS = 4
 LARGEST = 500  # pixels of the longer side of a picture inside of a drawing: it is shrunk to them
 SMALL = 200  # pixels, below which a picture is smoothed
@@ -251,16 +252,18 @@ def _circles(panel: Panel, places: np.ndarray, relative: np.ndarray, count: int)
     places, relative = places[seen], relative[seen]
     most = float(relative.max(initial=1e-9))
     even = min(0.42 * panel.spacing(count), LARGEST_CIRCLE / math.sqrt(most))  # across, of an even share
-    across = even * np.sqrt(relative)
-    panel.axis.scatter(
-        places[:, 0],
-        places[:, 1],
-        s=across**2,
-        c=MASS(relative / max(most, BRIGHTEST)),
-        edgecolors=LIGHT,
-        linewidths=np.clip(0.08 * across, 0.1, 0.6),
-        zorder=4,
-    )
+    levels = np.ceil(np.sqrt(relative / most) * SIZES).astype(int)
+    for level in np.unique(levels):  # circles of a size are one shape in an SVG, which saves most of it
+        these, across = levels == level, even * math.sqrt(most) * level / SIZES
+        panel.axis.scatter(
+            places[these, 0],
+            places[these, 1],
+            s=across**2,
+            c=MASS(relative[these] / max(most, BRIGHTEST)),
+            edgecolors=LIGHT,
+            linewidths=min(max(0.08 * across, 0.1), 0.6),
+            zorder=4,
+        )
 
 
 def _cross(panel: Panel, xy: tuple[float, float]) -> None:
