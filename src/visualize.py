@@ -1,4 +1,4 @@
-"""See where a network looks.
+"""See where a network looks: its points, its keys, what a query is made of, and how far it sees.
 
 python -m src.visualize run=runs/default/baseline/seed0-... images=0,1,2            # a run, test images of its data
 python -m src.visualize weights=dat_tiny.safetensors image=photo.jpg query=120,80   # a file, your picture or a folder
@@ -21,13 +21,12 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from src.models.geometry import GeometryError
 from src.runs.exit_codes import REFUSED
 
 log = logging.getLogger(__name__)
 
 KEYS = ("run", "weights", "image", "images", "query", "blocks", "out")
-FIRST = "0,1,2"  # test images, if nothing is said
+FIRST, MANY = "0,1,2", "0:32"  # test images to draw and to average over, if nothing is said
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         act = {"compare": compare, "fields": fields}[words[0]]
         words = words[1:]
     try:
-        from src.visualization.networks import options_of
-
-        act(*options_of(words, KEYS))
-    except (GeometryError, HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        act(*_options(words))
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
         return REFUSED
     return 0
@@ -58,9 +55,10 @@ def draw(said: Mapping[str, list[str]], overrides: list[str]) -> None:
     from src.visualization.page.render import write_page
     from src.visualization.view import view
 
-    (network,) = _networks(said, overrides, most=1)
     out, wanted, queries = Path(_last(said, "out", "looks")), _last(said, "blocks", "deformable"), _queries(said)
-    subjects, count = _subjects(said, network.data)
+    pictures = _pictures(said, FIRST)
+    (network,) = _networks(said, overrides, most=1)
+    subjects, count = _subjects(pictures, network.data), len(pictures)
     for number, subject in enumerate(subjects, 1):
         seen = view(network.net, subject, title=network.title)
         names = seen.chosen(wanted)
@@ -82,11 +80,11 @@ def compare(said: Mapping[str, list[str]], overrides: list[str]) -> None:
     from src.visualization import figures
     from src.visualization.view import view
 
+    out, queries, pictures = Path(_last(said, "out", "looks")), _queries(said), _pictures(said, FIRST)
     networks = _networks(said, overrides)
     if len(networks) < 2:
         raise ValueError("compare needs several networks: run=A run=B ..., or experiment=A,B,... with weights=none")
-    out, queries = Path(_last(said, "out", "looks")), _queries(said)
-    subjects, count = _subjects(said, networks[0].data)
+    subjects, count = _subjects(pictures, networks[0].data), len(pictures)
     sides = {network.data.image_size for network in networks}
     if len(sides) > 1:
         raise ValueError(f"compare needs networks for images of one size; these are for {', '.join(map(str, sides))}")
@@ -104,13 +102,11 @@ def fields(said: Mapping[str, list[str]], overrides: list[str]) -> None:
     """Effective receptive fields of every stage: a figure and a table of radii."""
     from src.visualization.receptive import figure, measure, write_rows
 
-    networks = _networks(said, overrides)
-    out = Path(_last(said, "out", "looks"))
+    out, pictures = Path(_last(said, "out", "looks")), _pictures(said, MANY)
     found = []
-    for network in networks:
-        subjects, count = _subjects(said, network.data, first="0:32")
-        images = [subject.image for subject in subjects]
-        log.info("%s: %d images", network.title, count)
+    for network in _networks(said, overrides):
+        log.info("%s: %d images", network.title, len(pictures))
+        images = [subject.image for subject in _subjects(pictures, network.data)]
         found.append(measure(network.net, images, title=network.title))
     out.mkdir(parents=True, exist_ok=True)
     write_rows(found, out / "receptive_fields.csv")
@@ -121,6 +117,25 @@ def fields(said: Mapping[str, list[str]], overrides: list[str]) -> None:
 
 
 # --------------------------------------------------------------------------------------- what is said
+
+
+def _options(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Words `key=value` of our own, by key, and the others, which are overrides of conf/train.yaml.
+
+    Raises:
+        ValueError: a word is neither.
+    """
+    mine: dict[str, list[str]] = {key: [] for key in KEYS}
+    others: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} isn't of the form key=value; the keys are {', '.join(KEYS)}, and conf/'s")
+        if key in mine:
+            mine[key].append(value)
+        else:
+            others.append(word)
+    return mine, others
 
 
 def _networks(said: Mapping[str, list[str]], overrides: list[str], most: int | None = None) -> list[Any]:
@@ -150,18 +165,26 @@ def _variants(overrides: list[str]) -> Iterator[list[str]]:
         yield others
 
 
-def _subjects(said: Mapping[str, list[str]], data: Any, first: str = FIRST) -> tuple[Iterator[Any], int]:
-    from src.visualization.subjects import from_files, from_tests, picture_files
+def _pictures(said: Mapping[str, list[str]], first: str) -> list[Path] | list[int]:
+    """Files, or numbers of test images.
+
+    Raises:
+        DataError, ValueError: there is no such file, or it isn't clear which are meant.
+    """
+    from src.visualization.subjects import picture_files
 
     if said["image"] and said["images"]:
         raise ValueError("image= names files, images= numbers of test images; give one of them")
     if said["image"]:
-        paths = [Path(value).expanduser() for value in said["image"]]
-        return (subject for path in paths for subject in from_files(path, data)), sum(
-            len(picture_files(path)) for path in paths
-        )
-    numbers = _numbers(_last(said, "images", first))
-    return from_tests(data, numbers), len(numbers)
+        return [file for value in said["image"] for file in picture_files(Path(value).expanduser())]
+    return _numbers(_last(said, "images", first))
+
+
+def _subjects(pictures: list[Path] | list[int], data: Any) -> Iterator[Any]:
+    from src.visualization.subjects import from_files, from_tests
+
+    files = [picture for picture in pictures if isinstance(picture, Path)]
+    return from_files(files, data) if files else from_tests(data, [n for n in pictures if isinstance(n, int)])
 
 
 def _numbers(text: str) -> list[int]:

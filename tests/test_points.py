@@ -1,10 +1,13 @@
 """Where points lie is what the network sampled, in pixels that match the picture."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from smallest_run import SMALLEST
 
+from src.callbacks.offset_diagnostics import MEASURED_IMAGES, OffsetDiagnostics
 from src.config import build, build_model, load_config
 from src.models.attention.deformable import DeformableAttention
 from src.points import IMAGES, SIDE, points_on
@@ -82,3 +85,31 @@ def test_a_damaged_file_is_as_if_absent(tmp_path):
     whole = (tmp_path / "points.npz").read_bytes()
     (tmp_path / "points.npz").write_bytes(whole[: len(whole) // 2])
     assert read_points(tmp_path) is None
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_diagnostics_measure_what_was_sampled(compiled):
+    net, _ = made()
+    net.eval()
+    if compiled:
+        net.compile(backend="eager")
+    sampled, logged = [], {}
+    attention = net.stages["three"].blocks[1].attention
+    attention.sampling.register_forward_pre_hook(lambda module, given: sampled.append(given[1]))
+    module = torch.nn.Module()
+    module.net, module.log = net, lambda key, value, **options: logged.update({key: value})
+    batch, trainer = (torch.randn(MEASURED_IMAGES + 4, 3, 64, 64), None), SimpleNamespace(sanity_checking=False)
+    diagnostics = OffsetDiagnostics(every=0)
+    with torch.no_grad():
+        diagnostics.on_validation_batch_start(trainer, module, batch, 0)
+        net(batch[0])
+        diagnostics.on_validation_batch_end(trainer, module, None, batch, 0)
+    diagnostics.on_validation_epoch_end(trainer, module)
+    points = sampled[0][:MEASURED_IMAGES]
+    grid = attention.reference_grid.keys((4, 4), (4, 4), points.device)
+    distance = ((points - grid) / 2 * 3 * 16).norm(dim=-1)  # from centre to centre three steps, of 16 pixels each
+    for group in (0, 1):
+        torch.testing.assert_close(logged[f"offset/three/g{group}/mean_px"], distance[:, group].mean())
+        outside = (points[:, group].abs() > 1).any(-1).float().mean()
+        torch.testing.assert_close(logged[f"offset/three/g{group}/outside"], outside)
+    assert (net._compiled_call_impl is not None) == compiled

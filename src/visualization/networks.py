@@ -1,14 +1,15 @@
 """Networks to look at: of a finished run, of a file of weights, or untrained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from src.complexity import on_meta
-from src.config import build, build_model, load_config
+from src.config import CONF, build, build_model, load_config
 from src.data.base import ImageData
 from src.models.weights import WeightsError, describe, pin
 from src.runs.checkpoint_io import whole
@@ -30,7 +31,6 @@ class Network:
     title: str
     net: nn.Module
     data: ImageData
-    name: str
 
 
 def of_run(folder: Path, overrides: Sequence[str] = ()) -> Network:
@@ -57,7 +57,7 @@ def of_run(folder: Path, overrides: Sequence[str] = ()) -> Network:
     saved = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     named = {name.replace("_orig_mod.", ""): tensor for name, tensor in saved["state_dict"].items()}
     net.load_state_dict({n.removeprefix("net."): tensor for n, tensor in named.items() if n.startswith("net.")})
-    return Network(f"{record['name']} seed {record['seed']}", net.eval(), build(cfg["data"]), record["name"])
+    return Network(f"{record['name']} seed {record['seed']}", net.eval(), build(cfg["data"]))
 
 
 def of_weights(weights: str, overrides: Sequence[str]) -> Network:
@@ -73,10 +73,10 @@ def of_weights(weights: str, overrides: Sequence[str]) -> Network:
     said = {override.partition("=")[0].lstrip("+") for override in overrides}
     if weights == UNTRAINED:
         cfg = load_config(*overrides)
-        return Network(f"{cfg['name']}, untrained", build_model(cfg).eval(), build(cfg["data"]), cfg["name"])
+        return Network(f"{cfg['name']}, untrained", build_model(cfg).eval(), build(cfg["data"]))
     about = describe(Path(weights).expanduser())
     run = about.get("run") or {}
-    words = [] if "data" in said or run.get("data") == "digits" else [f"data={PHOTOGRAPHS}"]
+    words = [] if "data" in said else [f"data={_data_of(run)}"]
     own = not said & {"model", "experiment"}
     if own:
         words += [f"model.num_classes={about['model']['num_classes']}"]
@@ -88,19 +88,10 @@ def of_weights(weights: str, overrides: Sequence[str]) -> Network:
     cfg["model"]["weights"] = pin(weights)
     on_meta(lambda: build_model(cfg))
     title = f"{run['name']} seed {run['seed']}" if run else Path(weights).stem
-    return Network(title, build_model(cfg).eval(), build(cfg["data"]), run.get("name", Path(weights).stem))
+    return Network(title, build_model(cfg).eval(), build(cfg["data"]))
 
 
-def options_of(words: Sequence[str], known: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Words `key=value` of our own, by key, and the others, which are overrides of conf/train.yaml."""
-    mine: dict[str, list[str]] = {key: [] for key in known}
-    others: list[str] = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"{word!r} isn't of the form key=value; the keys are {', '.join(known)}, and conf/'s")
-        if key in mine:
-            mine[key].append(value)
-        else:
-            others.append(word)
-    return mine, others
+def _data_of(run: Mapping[str, Any]) -> str:
+    """The run's data set if it is one by its name alone; a folder of somebody's was resized as ImageNet is."""
+    name = str(run.get("data"))
+    return name if name != "folder" and (CONF / "data" / f"{name}.yaml").is_file() else PHOTOGRAPHS

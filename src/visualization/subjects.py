@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision import transforms
@@ -97,14 +96,14 @@ class Subject:
         return row * map_size[1] + column
 
 
-def from_files(path: Path, data: ImageData) -> Iterator[Subject]:
-    """A picture, or those of a folder in the order of their names, resized as `data` does for its test images.
+def from_files(files: Sequence[Path], data: ImageData) -> Iterator[Subject]:
+    """Pictures, resized as `data` does with its test images.
 
     Raises:
-        DataError: there is none, or one can't be read.
+        DataError: one can't be read.
     """
     transform = transform_of(data)
-    for file in picture_files(path):
+    for file in files:
         try:
             with Image.open(file) as opened:
                 picture = ImageOps.exif_transpose(opened).convert("RGB")
@@ -114,7 +113,7 @@ def from_files(path: Path, data: ImageData) -> Iterator[Subject]:
 
 
 def picture_files(path: Path) -> list[Path]:
-    """The file, or the pictures right in the folder.
+    """The file, or the pictures right in the folder, in the order of their names.
 
     Raises:
         DataError: nothing is there.
@@ -198,8 +197,3 @@ _KEEPS_PLACES = (
     transforms.Normalize,
     transforms.Grayscale,
 )
-
-
-def batch_of(subject: Subject) -> Tensor:
-    """(1, 3, S, S)."""
-    return torch.as_tensor(subject.image)[None]

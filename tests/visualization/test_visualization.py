@@ -15,13 +15,14 @@ from src.checkpoint import export_run
 from src.config import build, build_model, load_config
 from src.data.base import DataError
 from src.models.looking import Look
+from src.readme import ROOT
 from src.training import train
 from src.visualization import figures
 from src.visualization.networks import of_run, of_weights
 from src.visualization.page.document import BYTES, document
 from src.visualization.receptive import measure, radii, write_rows
 from src.visualization.rollout import mixing, received, trace
-from src.visualization.subjects import Frame, Subject, frame_of, from_files, from_tests, transform_of
+from src.visualization.subjects import Frame, Subject, frame_of, from_files, from_tests, picture_files, transform_of
 from src.visualization.view import NoSuchBlock, view
 from src.visualize import main
 
@@ -283,7 +284,7 @@ def test_a_run_is_drawn_from_its_folder(run, tmp_path, caplog):
 def test_a_file_of_weights_is_its_own_network_and_looks_as_the_run_does(run, tmp_path):
     file = tmp_path / "w.safetensors"
     export_run(run, out=file)
-    one, other = of_run(run), of_weights(str(file), ["data.test_scenes=6"])
+    one, other = of_run(run), of_weights(str(file), [])
     assert one.title == other.title == "baseline seed 0"
     state = other.net.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in one.net.state_dict().items())
@@ -303,7 +304,7 @@ def test_photographs_of_any_size_and_names_that_are_no_file_names(tmp_path, digi
     folder.mkdir()
     Image.new("RGB", (90, 40), "red").save(folder / "<b>a&b.png")
     Image.new("L", (31, 77)).save(folder / "grey.jpg")
-    found = list(from_files(folder, digits))
+    found = list(from_files(picture_files(folder), digits))
     assert [subject.picture.size for subject in found] == [(90, 40), (31, 77)]
     assert all(subject.image.shape == (3, 64, 64) for subject in found)
     assert main([*SMALLEST, "weights=none", f"image={folder}", "blocks=four.1", f"out={tmp_path / 'out'}"]) == 0
@@ -344,3 +345,14 @@ def test_weights_of_another_model_are_refused(run, tmp_path, capsys):
     export_run(run, out=file)
     assert main([f"weights={file}", "model=micro", "model.stages.one.dim=24", "images=0"]) == 2
     assert "doesn't fit micro" in capsys.readouterr().err
+
+
+def test_the_example_quotes_its_rows():
+    folder = ROOT / "experiments" / "looking"
+    rows, page = list(csv.DictReader((folder / "receptive_fields.csv").open())), (folder / "README.md").read_text()
+    assert len(rows) == 16
+    for row in rows:
+        radii_of = f"| {row['r50_px']} ({row['r50_iqr_px']}) | {row['r95_px']} ({row['r95_iqr_px']}) |"
+        assert f"| {row['network']} | {row['stage']} | {row['attention'].replace('_', ' ')} {radii_of}" in page
+    for name in re.findall(r'(?:src|srcset)="([^"]+)"', page):
+        assert (folder / name).is_file()

@@ -31,7 +31,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     Image.radial_gradient("L").resize((120, 60)).save(folder / f"{HOSTILE}.png")
     cfg = load_config(*SMALLEST)
-    (subject,) = from_files(folder / f"{HOSTILE}.png", build(cfg["data"]))
+    (subject,) = from_files([folder / f"{HOSTILE}.png"], build(cfg["data"]))
     seen = view(build_model(cfg), subject, title=HOSTILE)
     return write_page(seen, list(seen.blocks), folder / "index.html", first=(100, 50)), seen
 
