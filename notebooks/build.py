@@ -60,12 +60,12 @@ def execute(made: NotebookNode, folder: Path) -> NotebookNode:
         nbclient.exceptions.CellExecutionError: a cell raises.
     """
     resources = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(made, timeout=None, kernel_name="python3", coalesce_streams=True, resources=resources)
-    return client.execute()
+    return NotebookClient(made, timeout=None, kernel_name="python3", resources=resources).execute()
 
 
 def render(made: NotebookNode, name: str) -> list[Path]:
     """Writes what an executed notebook shows; the files."""
+    _join_streams(made)
     text, resources = MarkdownExporter().from_notebook_node(made, {"output_files_dir": name, "unique_key": "picture"})
     RENDERED.mkdir(exist_ok=True)
     for stale in (RENDERED / name).glob("*"):
@@ -78,10 +78,28 @@ def render(made: NotebookNode, name: str) -> list[Path]:
     return list(files)
 
 
+def _join_streams(made: NotebookNode) -> None:
+    """What a cell says on both streams becomes one text, in the order in which it was said."""
+    for cell in made.cells:
+        joined: list[NotebookNode] = []
+        for output in cell.get("outputs", ()):
+            if output.output_type == "stream" and joined and joined[-1].output_type == "stream":
+                joined[-1].text += output.text
+            else:
+                joined.append(output)
+        if "outputs" in cell:
+            cell.outputs = joined
+
+
 def tidy(text: str) -> str:
-    """Without blanks at the ends of lines, and with links to rendered pages in place of notebooks."""
+    """Without blanks at the ends of lines and second blank lines, and with links to pages in place of notebooks.
+
+    Code keeps its blank lines.
+    """
     text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", text)
-    return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).strip() + "\n"
+    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)
+    return "".join(part if part.startswith("```") else re.sub(r"\n{3,}", "\n\n", part) for part in parts).strip() + "\n"
 
 
 def main() -> int:

@@ -61,7 +61,7 @@ def _findings(name: str, seen_from: Path) -> str:
     if folder == seen_from:
         return looking.whole(kept)
     at = Path(os.path.relpath(folder, seen_from)).as_posix()
-    return f"{looking.short(kept)}\n[{name}]({at}/README.md): {looking.recorded(kept)}\n"
+    return f"{looking.short(kept, at)}\n\n[{name}]({at}/README.md): {looking.recorded(kept)}\n"
 
 
 def _whole(summary: Mapping[str, Any]) -> list[str]:

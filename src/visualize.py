@@ -1,4 +1,4 @@
-"""See where a network looks.
+"""See where a network looks: its points, its keys, what a query is made of, and how far it sees.
 
 python -m src.visualize run=runs/default/baseline/seed0-... images=0,1,2            # a run, test images of its data
 python -m src.visualize weights=dat_tiny.safetensors image=photo.jpg query=120,80   # a file, your picture or a folder
@@ -21,7 +21,6 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from src.models.geometry import GeometryError
 from src.runs.exit_codes import REFUSED
 
 log = logging.getLogger(__name__)
@@ -43,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         act = {"compare": compare, "fields": fields}[words[0]]
         words = words[1:]
     try:
-        from src.visualization.networks import options_of
-
-        act(*options_of(words, KEYS))
-    except (GeometryError, HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        act(*_options(words))
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
         return REFUSED
     return 0
@@ -120,6 +117,25 @@ def fields(said: Mapping[str, list[str]], overrides: list[str]) -> None:
 
 
 # --------------------------------------------------------------------------------------- what is said
+
+
+def _options(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Words `key=value` of our own, by key, and the others, which are overrides of conf/train.yaml.
+
+    Raises:
+        ValueError: a word is neither.
+    """
+    mine: dict[str, list[str]] = {key: [] for key in KEYS}
+    others: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"{word!r} isn't of the form key=value; the keys are {', '.join(KEYS)}, and conf/'s")
+        if key in mine:
+            mine[key].append(value)
+        else:
+            others.append(word)
+    return mine, others
 
 
 def _networks(said: Mapping[str, list[str]], overrides: list[str], most: int | None = None) -> list[Any]:

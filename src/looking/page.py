@@ -63,17 +63,11 @@ def renewed(text: str, folder: Path) -> str:
 
 def whole(kept: Kept) -> str:
     """All that a study's own page says of its rows."""
-    picture = ""
-    if (figure := course(kept, BASELINE, FIXED)) is not None:
-        picture = (
-            f'<picture>\n<source media="(prefers-color-scheme: dark)" srcset="{FIGURES}/{FIGURE}-dark.svg">\n'
-            f'<img src="{FIGURES}/{FIGURE}.svg" alt="{alt(figure)}">\n</picture>'
-        )
     parts = [
         f"**Answer.** {answer(kept)}",
         "\n".join(f"- {sentence}" for sentence in evidence(kept)),
         "Shares are in percent, differences in percentage points, with the 95 % interval over seeds and images.",
-        picture,
+        _picture(kept, FIGURES),
         "What is compared, as trained, with both intervals, what is said of it, and the same of the controls:",
         statistics(kept).markdown(),
         "What that is made of: means, and standard deviations over seeds.",
@@ -88,9 +82,22 @@ def whole(kept: Kept) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def short(kept: Kept) -> str:
-    """For the project's page."""
-    return f"{answer(kept)} {' '.join(evidence(kept))}\n"
+def short(kept: Kept, at: str) -> str:
+    """For the project's page, from which the study's folder is `at`."""
+    sentences = "\n".join(f"- {sentence}" for sentence in evidence(kept))
+    parts = [f"**{answer(kept)}**", sentences, _picture(kept, f"{at}/{FIGURES}")]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _picture(kept: Kept, at: str) -> str:
+    """The figure for light and dark pages; empty where there is none."""
+    figure = course(kept, BASELINE, FIXED)
+    if figure is None:
+        return ""
+    return (
+        f'<picture>\n<source media="(prefers-color-scheme: dark)" srcset="{at}/{FIGURE}-dark.svg">\n'
+        f'<img src="{at}/{FIGURE}.svg" alt="{alt(figure)}">\n</picture>'
+    )
 
 
 def answer(kept: Kept) -> str:
@@ -120,10 +127,20 @@ def evidence(kept: Kept) -> list[str]:
             f"{_against(of, 'points above other images')} by following it ({_said('gather', words)}). ",
             f"{100 * mean['mass']:.1f} % of the attention is on the object, beside equal weights "
             f"{_against(of, 'mass above equal weights')}, beside other images' "
-            f"{_against(of, 'mass above other images')} ({_said('attend', words)}).",
+            f"{_against(of, 'mass above other images')} ({_said('attend', words)}){_unmoved(kept, block)}.",
         ]
         found.append("".join(said))
     return found
+
+
+def _unmoved(kept: Kept, block: str) -> str:
+    """The same of attention whose points can't move; empty where none was trained."""
+    if (FIXED, TRAINED, block) not in kept.images:
+        return ""
+    of = findings(kept.images[FIXED, TRAINED, block])
+    names = ("mass above equal weights", "mass above other images")
+    both = listed([_signed(of[name].mean, name) for name in names])
+    return f"; where points can't move, {both} ({of[names[0]].seeds} seeds)"
 
 
 def _said(claim: str, words: Mapping[str, Word]) -> str:

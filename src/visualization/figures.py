@@ -24,8 +24,10 @@ DARK, LIGHT = "#101214", "#ffffff"
 MASS = LinearSegmentedColormap.from_list("mass", ["#3b0f70", "#b63679", "#fb8861", "#fcfdbf"])
 BRIGHTEST = 4  # times an even share, where colours end unless the strongest key has more
 LARGEST_CIRCLE = 20  # points of print across
+SIZES = 32  # of circles
 MOST_COLUMNS = 4
 LARGEST = 500  # pixels of the longer side of a picture inside of a drawing: it is shrunk to them
+SMALL = 200  # pixels, below which a picture is smoothed
 GAP, AXIS, BELOW = 0.14, 0.36, 0.12  # inches between panels, and for the numbers left of and below them
 
 SCALE = "area and colour grow with attention"
@@ -36,7 +38,7 @@ KINDS = {
     "shifted_window": "Swin: a shifted window",
     "neighborhood": "NAT: its neighborhood",
     "spatial_reduction": "PVT: a shrunken map",
-    "deformable_convolution": "DCN: nine points of its own",
+    "deformable_convolution": "DCN: nine own points",
     "average_pooling": "average pooling",
     "deformable": "DAT: deformed points",
 }
@@ -48,11 +50,14 @@ def offsets(block: BlockView) -> Figure:
     reference, points, distances = block.reference(), block.points(), block.distances()
     still = reference is None or not distances.any()
     titles = [f"group {group}: {distances[group].mean():.1f} px on average" for group in range(block.groups)]
+    outside = block.outside().mean()
     if still:
         text = "Orange: where keys are read. They " + ("don't move." if reference is None else "haven't moved.")
     else:
         shared = "each query's own" if block.look.points.shape[2] > 1 else "shared by all queries"
         text = f"Blue: reference points. Orange: where keys are read, {shared}. Distances are in pixels of the picture."
+    if outside and not still:
+        text += f" {100 * outside:.0f} % of the points are off the map, where zeros are read."
     figure, panels = _panels(block, [f"group {g}" for g in range(block.groups)] if still else titles, text)
     for group, one in enumerate(panels):
         ends = np.unique(points[group].reshape(-1, 2), axis=0) if still else points[group].reshape(-1, 2)
@@ -113,22 +118,25 @@ def side_by_side(views: list[View], blocks: list[str], xy: tuple[float, float]) 
     """
     chosen = [one.blocks[name] for one, name in zip(views, blocks, strict=True)]
     room = (WIDTH - AXIS) / min(max(len(views), 2), MOST_COLUMNS) - GAP - 0.1
-    titles = [
-        wrapped(KINDS.get(block.look.kind, block.look.kind), room) + "\n" + wrapped(f"{one.title}, {block.name}", room)
-        for one, block in zip(views, chosen, strict=True)
-    ]
+    titles = []
+    for one, block in zip(views, chosen, strict=True):
+        places, _ = block.keys_of(block.query_at(xy))
+        within = one.subject.frame.from_picture(places)
+        off = int(((within < 0) | (within > 1)).any(-1).sum())
+        said = [KINDS.get(block.look.kind, block.look.kind), one.title, f"{off} of {len(places)} keys off the image"]
+        titles.append("\n".join(wrapped(line, room) for line in said[: 3 if off else 2]))
     lines = max(title.count("\n") for title in titles)
     titles = [title + "\n" * (lines - title.count("\n")) for title in titles]  # all begin at the same height
     text = (
-        f"Cross: the query. Circles: its keys, by the mean attention of all heads; {SCALE}. Deformable convolution has "
-        f"no attention: its circles are the loudness of its nine points."
+        f"Cross: the query. Circles: its keys in {', '.join(dict.fromkeys(blocks))}, by the mean attention of all "
+        f"heads; {SCALE}. Deformable convolution has no attention: its circles are the loudness of its nine points."
     )
     figure, panels = _panels(chosen[0], titles, text, headed=False)
-    for one, block in zip(panels, chosen, strict=True):
+    for drawn, block in zip(panels, chosen, strict=True):
         places, shares = block.keys_of(block.query_at(xy))
         seen = shares > 0
-        _circles(one, places[seen], shares[seen] * seen.sum(), _spread(block))
-        _cross(one, xy)
+        _circles(drawn, places[seen], shares[seen] * seen.sum(), _spread(block))
+        _cross(drawn, xy)
     figure.set_label(f"What one query of {chosen[0].subject.name} attends to, by kind of attention.")
     return figure
 
@@ -174,7 +182,8 @@ def _panels(block: BlockView, titles: list[str], text: str, *, headed: bool = Tr
         row, column = divmod(number, columns)
         place = (AXIS + column * (width + GAP), head + row * (above + height + GAP) + above)
         axis = panel(figure, *place, width, height)
-        axis.imshow(picture, extent=(left, right, bottom, top), interpolation="bilinear", aspect="auto")
+        smooth = "bilinear" if max(picture.shape[:2]) < SMALL else "none"  # drawings hold it as it is, if it's large
+        axis.imshow(picture, extent=(left, right, bottom, top), interpolation=smooth, aspect="auto")
         axis.set(xlim=(left, right), ylim=(bottom, top))
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -243,16 +252,18 @@ def _circles(panel: Panel, places: np.ndarray, relative: np.ndarray, count: int)
     places, relative = places[seen], relative[seen]
     most = float(relative.max(initial=1e-9))
     even = min(0.42 * panel.spacing(count), LARGEST_CIRCLE / math.sqrt(most))  # across, of an even share
-    across = even * np.sqrt(relative)
-    panel.axis.scatter(
-        places[:, 0],
-        places[:, 1],
-        s=across**2,
-        c=MASS(relative / max(most, BRIGHTEST)),
-        edgecolors=LIGHT,
-        linewidths=np.clip(0.08 * across, 0.1, 0.6),
-        zorder=4,
-    )
+    levels = np.ceil(np.sqrt(relative / most) * SIZES).astype(int)
+    for level in np.unique(levels):  # circles of a size are one shape in an SVG, which saves most of it
+        these, across = levels == level, even * math.sqrt(most) * level / SIZES
+        panel.axis.scatter(
+            places[these, 0],
+            places[these, 1],
+            s=across**2,
+            c=MASS(relative[these] / max(most, BRIGHTEST)),
+            edgecolors=LIGHT,
+            linewidths=min(max(0.08 * across, 0.1), 0.6),
+            zorder=4,
+        )
 
 
 def _cross(panel: Panel, xy: tuple[float, float]) -> None:
@@ -266,7 +277,7 @@ def _heat(panel: Panel, subject: Subject, shares: np.ndarray) -> None:
     relative = np.clip((shares - low) / max(high - low, 1e-12), 0, 1)
     frame, limits = subject.frame, (panel.axis.get_xlim(), panel.axis.get_ylim())
     extent = (frame.left, frame.left + frame.width, frame.top + frame.height, frame.top)
-    panel.axis.imshow(MASS(relative), extent=extent, alpha=0.62, interpolation="nearest", aspect="auto", zorder=2)
+    panel.axis.imshow(MASS(relative), extent=extent, alpha=0.62, interpolation="none", aspect="auto", zorder=2)
     panel.axis.set(xlim=limits[0], ylim=limits[1])
 
 

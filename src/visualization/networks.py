@@ -31,7 +31,6 @@ class Network:
     title: str
     net: nn.Module
     data: ImageData
-    name: str
 
 
 def of_run(folder: Path, overrides: Sequence[str] = ()) -> Network:
@@ -58,7 +57,7 @@ def of_run(folder: Path, overrides: Sequence[str] = ()) -> Network:
     saved = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     named = {name.replace("_orig_mod.", ""): tensor for name, tensor in saved["state_dict"].items()}
     net.load_state_dict({n.removeprefix("net."): tensor for n, tensor in named.items() if n.startswith("net.")})
-    return Network(f"{record['name']} seed {record['seed']}", net.eval(), build(cfg["data"]), record["name"])
+    return Network(f"{record['name']} seed {record['seed']}", net.eval(), build(cfg["data"]))
 
 
 def of_weights(weights: str, overrides: Sequence[str]) -> Network:
@@ -74,7 +73,7 @@ def of_weights(weights: str, overrides: Sequence[str]) -> Network:
     said = {override.partition("=")[0].lstrip("+") for override in overrides}
     if weights == UNTRAINED:
         cfg = load_config(*overrides)
-        return Network(f"{cfg['name']}, untrained", build_model(cfg).eval(), build(cfg["data"]), cfg["name"])
+        return Network(f"{cfg['name']}, untrained", build_model(cfg).eval(), build(cfg["data"]))
     about = describe(Path(weights).expanduser())
     run = about.get("run") or {}
     words = [] if "data" in said else [f"data={_data_of(run)}"]
@@ -89,25 +88,10 @@ def of_weights(weights: str, overrides: Sequence[str]) -> Network:
     cfg["model"]["weights"] = pin(weights)
     on_meta(lambda: build_model(cfg))
     title = f"{run['name']} seed {run['seed']}" if run else Path(weights).stem
-    return Network(title, build_model(cfg).eval(), build(cfg["data"]), run.get("name", Path(weights).stem))
+    return Network(title, build_model(cfg).eval(), build(cfg["data"]))
 
 
 def _data_of(run: Mapping[str, Any]) -> str:
     """The run's data set if it is one by its name alone; a folder of somebody's was resized as ImageNet is."""
     name = str(run.get("data"))
     return name if name != "folder" and (CONF / "data" / f"{name}.yaml").is_file() else PHOTOGRAPHS
-
-
-def options_of(words: Sequence[str], known: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Words `key=value` of our own, by key, and the others, which are overrides of conf/train.yaml."""
-    mine: dict[str, list[str]] = {key: [] for key in known}
-    others: list[str] = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"{word!r} isn't of the form key=value; the keys are {', '.join(known)}, and conf/'s")
-        if key in mine:
-            mine[key].append(value)
-        else:
-            others.append(word)
-    return mine, others

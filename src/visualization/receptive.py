@@ -158,7 +158,7 @@ def figure(networks: Sequence[Sequence[Field]]) -> Figure:
             axis = panel(drawn, left + column * (width + gap), top, width, width)
             shown = np.sqrt(found.field / found.field.max())
             high, wide = found.field.shape
-            axis.imshow(shown, cmap="magma", extent=(0, wide, high, 0), interpolation="nearest", aspect="auto")
+            axis.imshow(shown, cmap="magma", extent=(0, wide, high, 0), interpolation="none", aspect="auto")
             r50, r95 = np.median(found.radii, axis=0)
             for radius, dashes in ((r50, "-"), (r95, (0, (4, 2)))):
                 turn = np.linspace(0, 2 * np.pi, 200)

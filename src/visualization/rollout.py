@@ -3,8 +3,8 @@
 The rule is attention rollout (Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers", Sec. 3): a block
 passes on half of what was there, its residual, and half of what it attends to, the mean over its heads; blocks are
 composed by multiplying. Here the keys lie between pixels and change with the kind, so attention lands on pixels first,
-with the weights by which they are read (`Look.on_map`); loudness of deformable convolution counts as attention once it
-sums to 1; and a pixel made by down-sampling is the mean of the 2 x 2 pixels under it.
+with the weights by which they are read (`landing`), and what is read off the map is left out. Loudness of deformable
+convolution counts as attention once it sums to 1. A pixel made by down-sampling is the mean of the 2 x 2 under it.
 
 What it can't say: values may be small, cancel, or be ignored by the projection; feed-forward networks that mix
 neighbours, kernels, norms and the overlap of convolutions aren't in it. It is where attention goes, not what an output

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision import transforms
@@ -198,8 +197,3 @@ _KEEPS_PLACES = (
     transforms.Normalize,
     transforms.Grayscale,
 )
-
-
-def batch_of(subject: Subject) -> Tensor:
-    """(1, 3, S, S)."""
-    return torch.as_tensor(subject.image)[None]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from src.models.looking import Look, eager, recording
-from src.visualization.rollout import mixing, received, trace
+from src.visualization.rollout import received, trace
 from src.visualization.subjects import Subject
 
 
@@ -81,6 +81,10 @@ class BlockView:
             shares = weights.unflatten(0, (self.groups, of_group)).sum(1).numpy()
         return points.reshape(-1, 2), (shares / max(float(shares.sum()), 1e-12)).reshape(-1)
 
+    def outside(self) -> np.ndarray:
+        """Of each group, the share of points off the map (G,), where zeros are read."""
+        return (self.look.points[0].abs() > 1 + 1e-5).any(-1).float().mean((1, 2)).numpy()
+
     def distances(self) -> np.ndarray:
         """How far each point has moved (G, Q or 1, K), in pixels of the picture."""
         reference = self.reference()
@@ -107,10 +111,6 @@ class View:
     def trace(self, block: str, queries: Sequence[int], head: int | None = None) -> np.ndarray:
         """Shares (N, H, W) of the first map's pixels in what queries of a block are made of (`rollout.py`)."""
         return trace(self.looks, block, np.asarray(queries), head=head)
-
-    def mixing_of(self, block: str) -> np.ndarray:
-        """Attention (Q, H * W) of a block to pixels of its map, the mean over heads."""
-        return mixing(self.blocks[block].look).toarray()
 
     def chosen(self, wanted: str) -> list[str]:
         """Names of blocks by what was asked for: `deformable`, another kind, `all`, or names with commas.

@@ -15,6 +15,7 @@ from smallest_run import SMALLEST
 from src.callbacks import points_pictures
 from src.callbacks.every import due
 from src.config import load_config
+from src.looking.rows import read
 from src.looking.runs import FILE, networks
 from src.runs.identity import identity
 from src.runs.record import find_records
@@ -144,6 +145,22 @@ def test_a_study_is_measured_once_and_told_from_its_rows(runs, tmp_path):
 
     assert main(["measure", str(runs), "-o", str(tmp_path), "--images", "5"]) == 0, "other images are measured anew"
     assert all(path.stat().st_mtime_ns > earlier for path, earlier in zip(measured, before, strict=True))
+
+
+def test_pictures_with_masks_of_ones_own_are_measured_too(runs, tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / "photos" / part).mkdir(parents=True)
+    for number in range(4):
+        picture = np.zeros((90, 120), np.uint8)
+        picture[20:60, 10 + 20 * number : 50 + 20 * number] = 255
+        for part in ("images", "masks"):
+            Image.fromarray(picture).save(tmp_path / "photos" / part / f"{number}.png")
+    words = ["measure", str(runs), "-o", str(tmp_path / "found"), "--masks", str(tmp_path / "photos")]
+    assert main(words) == 0
+    kept = read(tmp_path / "found")
+    assert kept.about["images"]["data"] == "photos" and kept.about["images"]["count"] == 4
+    assert {row["region"] for row in kept.rows} == {"object", "box"}
+    assert "Measured on the first 4 images of photos" in (tmp_path / "found" / "README.md").read_text()
 
 
 def test_networks_are_those_of_their_epochs(runs):

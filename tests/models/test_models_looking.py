@@ -8,6 +8,7 @@ from einops import rearrange
 from test_models_attention import BASELINE, KINDS, SMALL, STAGE, build, image
 from torch import nn
 
+from src.config import build as build_config
 from src.config import build_model, load_config
 from src.models.attention.deformable import Deformable, DeformableAttention
 from src.models.checkpointing import checkpoint_activations
@@ -137,6 +138,13 @@ def test_recording_a_network_forward_by_forward():
     assert {len(of) for of in looks.values()} == {2}
     assert [look.map_size for look in looks["one.0"]] == [(16, 16), (24, 16)]
     assert all(look.points.shape[0] == 2 for of in looks.values() for look in of)
+
+
+def test_looks_have_the_names_of_their_kinds():
+    kinds = build_config(load_config()["model"]["attention"])
+    assert {name: kind.build(STAGE).look(image()).kind for name, kind in kinds.items()} == {
+        name: name for name in kinds
+    }
 
 
 def test_recording_one_kind_and_positions_alone():

@@ -15,6 +15,7 @@ from src.checkpoint import export_run
 from src.config import build, build_model, load_config
 from src.data.base import DataError
 from src.models.looking import Look
+from src.readme import ROOT
 from src.training import train
 from src.visualization import figures
 from src.visualization.networks import of_run, of_weights
@@ -344,3 +345,14 @@ def test_weights_of_another_model_are_refused(run, tmp_path, capsys):
     export_run(run, out=file)
     assert main([f"weights={file}", "model=micro", "model.stages.one.dim=24", "images=0"]) == 2
     assert "doesn't fit micro" in capsys.readouterr().err
+
+
+def test_the_example_quotes_its_rows():
+    folder = ROOT / "experiments" / "looking"
+    rows, page = list(csv.DictReader((folder / "receptive_fields.csv").open())), (folder / "README.md").read_text()
+    assert len(rows) == 16
+    for row in rows:
+        radii_of = f"| {row['r50_px']} ({row['r50_iqr_px']}) | {row['r95_px']} ({row['r95_iqr_px']}) |"
+        assert f"| {row['network']} | {row['stage']} | {row['attention'].replace('_', ' ')} {radii_of}" in page
+    for name in re.findall(r'(?:src|srcset)="([^"]+)"', page):
+        assert (folder / name).is_file()

@@ -68,7 +68,6 @@ def block(view: View, name: str, most: int) -> dict[str, Any]:
     strongest = np.sort(np.argsort(-mass, axis=-1, kind="stable")[:, :MOST_KEYS], axis=-1)
     trace, trace_tops = _bytes(_pooled(view.trace(name, queries.tolist()), pooled).reshape(len(queries), -1))
     middles = one.query_places()
-    cell = (one.subject.frame.width / (one.subject.image.shape[-1] / one.reduction)) * step
     return {
         "name": name,
         "kind": look.kind,
@@ -79,11 +78,11 @@ def block(view: View, name: str, most: int) -> dict[str, Any]:
         "step": step,
         "rows": len(rows),
         "columns": len(columns),
-        "cell": cell,
         "places": _tenths(middles[queries]),
         "points": _tenths(points),
         "shared": points.shape[1] == 1,
         "reference": None if reference is None else _tenths(reference),
+        "outside": [round(float(share), 4) for share in one.outside()],
         "moved": [round(float(distance), 2) for distance in one.distances().mean((1, 2))],
         "weights": _text(weights),
         "tops": _text(tops),

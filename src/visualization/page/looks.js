@@ -262,7 +262,9 @@ function say(one, [x, y], keys) {
   let needed = 0;
   for (let sum = 0; needed < keys.length && sum < 0.5; needed++) sum += keys[needed].share ?? 1;
   const left = one.step > 1 ? ` One query in ${one.step} rows and columns is kept in this page.` : "";
-  const moved = one.reference ? `Points have moved by ${one.moved.map((far) => number(far, 1)).join(", ")} pixels on average, by group.` : "Its keys can't move.";
+  const far = one.moved.map((distance) => number(distance, 1)).join(", ");
+  const off = Math.max(...one.outside) > 0 ? ` Off the map, where zeros are read: ${one.outside.map((share) => `${number(100 * share, 0)} %`).join(", ")}.` : "";
+  const moved = one.reference ? `Points have moved by ${far} pixels on average, by group.${off}` : "Its keys can't move.";
   const texts = {
     query: `${where} Half of its attention is on ${counted(needed, "key")} of ${keys.length}.${left}`,
     made: `${where}${left}`,
