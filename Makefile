@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/python -m src.demo
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from src.commands import is_refusal, one_line_errors
+from src.imports import uncollected
 from src.runs.identity import identity
 from src.runs.record import read_record
 from src.runs.session import AlreadyFinished, RunningElsewhere, claim
 from src.studies.definition import StudyError
 from src.studies.supervise import PARENT
 from src.studies.table import read_table
-from src.training import train
 
 ORPHANED_AFTER = 60.0  # seconds that an orphan has for ending in order
 
@@ -32,6 +32,9 @@ def main(path: str, name: str, seed: str) -> None:
         # SLURM's warning reaches every process of a job where it tracks them by cgroups; it is for the supervisor.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     with one_line_errors(several=False, again="goes on from the last checkpoint"):
+        with uncollected():
+            from src.training import train  # after `end_with_parent`: an orphan needn't load it
+
         table = read_table(Path(path))
         job = table.job(name, int(seed))
         cfg = {**table.config(job), "runs": str(table.runs), "progress": "lines"}
@@ -68,5 +71,20 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
+def leave(code: int) -> None:
+    """Ends this process at once: Python would take more than a second to take apart what it has loaded.
+
+    All that a run leaves is on the disk by now. Who supervises it ends what it has started.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 1)
+    leave(0)

@@ -6,6 +6,7 @@ A pinned config has an identity that other data at the same path, or another ver
 from typing import TYPE_CHECKING, Any
 
 from src.config import build
+from src.imports import uncollected
 from src.runs.code import code_files, code_version
 
 if TYPE_CHECKING:  # torch and Lightning take seconds to import, which comparing needn't
@@ -49,6 +50,7 @@ def fingerprint_of(data: dict[str, Any]) -> str:
     Raises:
         DataError: it isn't.
     """
-    dataset: ImageData = build(data)
+    with uncollected():  # the first one brings torch and Lightning
+        dataset: ImageData = build(data)
     dataset.check()
     return dataset.fingerprint()

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from src.commands import one_line_errors
 from src.config import resolve
+from src.imports import uncollected
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -19,7 +20,8 @@ def main(cfg: DictConfig) -> float:
             from src.ranks import train_apart
 
             return train_apart(plain, list(HydraConfig.get().overrides.task))
-        from src.training import train  # torch and Lightning take seconds, which --help and a wrong override needn't
+        with uncollected():  # here: torch and Lightning take seconds, which --help and a wrong override needn't
+            from src.training import train
 
         return train(plain)["val/acc1"]
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from src.config import CONF, resolve
+from src.imports import uncollected
 from src.pins import fingerprint_of, pinned
 from src.runs.identity import identity
 from src.studies.definition import Row, Study, StudyError, check_override
@@ -49,7 +50,8 @@ def check_all(table: Table) -> None:
     Raises:
         StudyError: names the row and what to change.
     """
-    from src.training import check  # with all that training needs
+    with uncollected():
+        from src.training import check  # with all that training needs
 
     for variant in table.variants.values():
         try:
