@@ -10,10 +10,12 @@ Nothing is changed about how the process gets its memory; MALLOC_ variables that
 """
 
 import gc
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,6 +71,10 @@ SHAPES = (
 )
 SIDES = (7, 14, 28, 56, 112)
 
+# At their peak, float32, as measured.
+BYTES_PER_SCORE = {"published": 57, "reference": 33}
+GB = 1e9
+
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # q, k, v, table, points, queries
 
 
@@ -100,6 +106,12 @@ def _core(options: Options, table: Table) -> None:
         versions = {"published": published}
         names = ["reference", "fused"] + (["triton"] if options.device == "cuda" else [])
         versions |= {name: by_kernel(name) for name in (*names, "auto")}
+        for name, needed in BYTES_PER_SCORE.items():
+            if needed * shape.scores > (there := _memory(options.device)):
+                print(
+                    f"{name} left out: it needs about {needed * shape.scores / GB:.0f} GB, there are {there / GB:.0f}"
+                )
+                del versions[name]
         rows = {"part": "core", "case": str(shape), "grid": grid, "dtype": _name(dtype)}
         _add(table, rows, versions, arguments, shape.rounds, options)
 
@@ -332,6 +344,17 @@ def _written(rows: list[dict[str, Any]], options: Options) -> str:
 
 def _rounds(usual: int, options: Options) -> int:
     return options.rounds or (2 if options.quick else usual)
+
+
+def _memory(device: str) -> float:
+    """Bytes that are free for a competition; unknown is unlimited."""
+    if device == "cuda":
+        return float(torch.cuda.mem_get_info()[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), math.inf)
 
 
 def _name(dtype: torch.dtype) -> str:

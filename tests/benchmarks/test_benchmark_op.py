@@ -12,6 +12,14 @@ from src.benchmarks.options import Options
 SMALL = op.Shape(7, 14, 16, 4, 2, 2, rounds=2)
 
 
+@pytest.fixture
+def quick_collections():
+    """The measuring code collects garbage at each turn, and what other tests left behind is much."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.parametrize("grid", op.GRIDS)
 def test_the_published_formula_is_the_definition(grid):
     arguments = [t.detach().double() for t in op.example(SMALL, grid, torch.float32, "cpu")]
@@ -33,6 +41,16 @@ def test_the_score_function_is_the_bias():
     torch.testing.assert_close(bias, dense)
 
 
+def test_what_does_not_fit_is_left_out(quick_collections, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(op, "SHAPES", (SMALL,))
+    monkeypatch.setattr(op, "_memory", lambda device: 40 * SMALL.scores)
+    op.run(Options(output=tmp_path, quick=True, threads=1, parts=("core",)))
+    rows = read_table(tmp_path / "op.csv")
+    assert {row["version"] for row in rows} == {"reference", "fused", "auto"}
+    assert {row["against"] for row in rows} == {"reference"}
+    assert "published left out: it needs about" in capsys.readouterr().out
+
+
 def test_windows_are_attended_to_alone():
     q, k, v, *rest = (t.detach() for t in op.example(SMALL, "published", torch.float32, "cpu"))
     right = torch.arange(98) % 14 >= 7
@@ -40,14 +58,6 @@ def test_windows_are_attended_to_alone():
     before, after = (op.windowed(SMALL)(q, keys, v, *rest) for keys in (k, moved))
     torch.testing.assert_close(before[:, :, ~right], after[:, :, ~right])
     assert not torch.allclose(before, after)
-
-
-@pytest.fixture
-def quick_collections():
-    """The measuring code collects garbage at each turn, and what other tests left behind is much."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def test_it_writes_rows_a_page_and_figures(quick_collections, tmp_path, monkeypatch, capsys):
