@@ -106,8 +106,8 @@ def answer(kept: Kept) -> str:
     for block in blocks_of(kept):
         blocks.setdefault(observation(judge_all(_found(kept, block))), []).append(block)
     seeds = len(kept.about["seeds"][BASELINE])
-    said = [f"in {listed(names)} it {what}" for what, names in blocks.items()]
-    return f"The papers' observation, with {seeds} seed{'' if seeds == 1 else 's'}: {'; '.join(said)}."
+    said = [f"in {listed(names)} {what}" for what, names in blocks.items()]
+    return f"The papers' observation, with {_seeds(seeds)}: {'; '.join(said)}."
 
 
 def evidence(kept: Kept) -> list[str]:
@@ -140,7 +140,11 @@ def _unmoved(kept: Kept, block: str) -> str:
     of = findings(kept.images[FIXED, TRAINED, block])
     names = ("mass above equal weights", "mass above other images")
     both = listed([_signed(of[name].mean, name) for name in names])
-    return f"; where points can't move, {both} ({of[names[0]].seeds} seeds)"
+    return f"; where points can't move, {both} ({_seeds(of[names[0]].seeds)})"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def _said(claim: str, words: Mapping[str, Word]) -> str:
