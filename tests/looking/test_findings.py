@@ -161,3 +161,11 @@ def test_other_statistics_are_not_mistaken_for_these(kept):
     (folder / rows.ABOUT).write_text(about.replace('"still"', '"quiet"'))
     with pytest.raises(ValueError, match="other statistics"):
         rows.read(folder)
+
+
+def test_a_study_without_a_baseline_is_about_its_first_variant(tmp_path):
+    runs = [made_up("mine", seed) for seed in range(3)]
+    rows.write(runs, [record(run) for run in runs], tmp_path)
+    page.write(tmp_path)
+    assert rows.read(tmp_path).subject == "mine"
+    assert "| three.1 | trained | 3 |" in (tmp_path / "README.md").read_text()
