@@ -41,7 +41,8 @@ import torch
 from IPython.display import Image, Markdown, display
 
 from src.config import build_model, load_config
-from src.looking import page, rows
+from src.looking import rows
+from src.looking.answer import answer, evidence
 from src.looking.findings import findings, judge_all
 from src.looking.masks import masked_images
 from src.looking.measures import keys_of, measure
@@ -140,7 +141,7 @@ one
 
 # %%
 kept = rows.read(Path("experiments/where_it_looks"))
-Markdown(f"{page.answer(kept)}\n\n" + "\n".join(f"- {sentence}" for sentence in page.evidence(kept)))
+Markdown(f"{answer(kept)}\n\n" + "\n".join(f"- {sentence}" for sentence in evidence(kept)))
 
 # %%
 Image("experiments/where_it_looks/figures/course.png")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from src.looking import page as looking
+from src.looking.answer import recorded
 from src.looking.rows import read
 from src.reports.text import Table
 from src.table import hardware, markdown, read_csv
@@ -61,7 +62,7 @@ def _findings(name: str, seen_from: Path) -> str:
     if folder == seen_from:
         return looking.whole(kept)
     at = Path(os.path.relpath(folder, seen_from)).as_posix()
-    return f"{looking.short(kept, at)}\n\n[{name}]({at}/README.md): {looking.recorded(kept)}\n"
+    return f"{looking.short(kept, at)}\n\n[{name}]({at}/README.md): {recorded(kept)}\n"
 
 
 def _whole(summary: Mapping[str, Any]) -> list[str]:

@@ -4,5 +4,6 @@ masks.py       images with objects: digit scenes, or any folder of images and ma
 measures.py    what one network does on them, image by image
 rows.py        a row a run, epoch, block, group and region; what is kept of the single images
 findings.py    claims, their intervals, and what may be said of them: the rule
-page.py        a study's page and figure, from its rows alone
+answer.py      what may be said, in sentences; tables.py, figure.py, page.py: all that is told of a study
+pictures.py    points on a few images, while a network trains
 """

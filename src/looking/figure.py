@@ -58,15 +58,15 @@ PANELS: Mapping[str, Sequence[Line]] = {
 
 
 @house_style
-def course(kept: Kept, baseline: str, fixed: str) -> Figure | None:
+def course(kept: Kept) -> Figure | None:
     """A row of panels a block, lines of means over seeds and groups; None where no epoch's weights were kept."""
-    blocks = list(dict.fromkeys(row["block"] for row in kept.rows))
+    blocks = kept.blocks
     lines = {
         (block, title, line.label): found
         for block in blocks
         for title, parts in PANELS.items()
         for line in parts
-        if (found := _course(kept, baseline if line.moves else fixed, block, line.quantity)) is not None
+        if (found := _course(kept, kept.subject if line.moves else kept.fixed, block, line.quantity)) is not None
     }
     if not lines or max(len(epochs) for epochs, _ in lines.values()) < 3:
         return None
@@ -105,7 +105,7 @@ def course(kept: Kept, baseline: str, fixed: str) -> Figure | None:
 
 
 def _course(
-    kept: Kept, name: str, block: str, quantity: Callable[[Row], float]
+    kept: Kept, name: str | None, block: str, quantity: Callable[[Row], float]
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Epochs (E,) that all seeds have, and values (E, seeds); None where there are none."""
     by: dict[float, dict[float, list[float]]] = {}

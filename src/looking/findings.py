@@ -95,15 +95,15 @@ def observation(words: Mapping[str, Word]) -> str:
     """Of the papers' observation in one block, by the words of its claims."""
     if words["gather"] == "holds":
         if words["still"] == "holds":
-            return "holds"
+            return "it holds"
         if words["farther"] == "holds":
-            return "holds in its direction"
+            return "it holds in its direction"
         return "half of it holds: points gather on objects, but those on the background move as well"
     if words["still"] == "holds":
         return "half of it holds: points on the background hardly move, but points don't gather on objects"
     if "reversed" in (words["gather"], words["farther"]):
-        return "is contradicted"
-    return "isn't seen"
+        return "it is contradicted"
+    return "it isn't seen"
 
 
 def judge_all(found: Mapping[str, Finding], claims: Sequence[str] = tuple(CLAIMS)) -> dict[str, Word]:

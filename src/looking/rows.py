@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, which whoever reads doesn't 
 
 ROWS, IMAGES, ABOUT = "results.csv", "images.npz", "about.json"
 UNTRAINED, TRAINED = "untrained", "trained"
+BASELINE, FIXED = "baseline", "ablate_no_offset"
 DIGITS = 5  # of the numbers in results.csv
 
 
@@ -42,6 +43,43 @@ class Kept:
     rows: Sequence[Mapping[str, Any]]
     images: Mapping[tuple[str, str, str], np.ndarray]
     about: Mapping[str, Any]
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names, in the order of the network."""
+        return list(dict.fromkeys(row["block"] for row in self.rows))
+
+    @property
+    def regions(self) -> list[str]:
+        return list(dict.fromkeys(row["region"] for row in self.rows))
+
+    @property
+    def variants(self) -> list[str]:
+        return list(self.about["seeds"])
+
+    @property
+    def subject(self) -> str:
+        """The variant that claims are about: the baseline, or the first one where there is none."""
+        return BASELINE if BASELINE in self.variants else self.variants[0]
+
+    @property
+    def fixed(self) -> str | None:
+        """The variant whose points can't move, if there is one."""
+        return FIXED if FIXED in self.variants else None
+
+    def per_seed(
+        self, name: str, when: str, block: str, *, region: str = OBJECT, group: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """`MEASURES` by name, each (seeds,), means over groups unless one is asked for; empty without such runs."""
+        by_seed: dict[float, list[Mapping[str, Any]]] = {}
+        for row in self.rows:
+            asked = (row["name"], row["block"], row["region"]) == (name, block, region)
+            then = row["chosen"] == 1 if when == TRAINED else row["epoch"] == 0
+            if asked and then and group in (None, row["group"]):
+                by_seed.setdefault(row["seed"], []).append(row)
+        if not by_seed:
+            return {}
+        return {m: np.array([np.mean([row[m] for row in rows]) for rows in by_seed.values()]) for m in MEASURES}
 
 
 def rows_of(run: "Measured") -> list[dict[str, Any]]:

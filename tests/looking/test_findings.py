@@ -23,7 +23,7 @@ def statistics(**shifts):
 def test_what_is_far_above_0_holds_and_what_is_far_below_is_reversed():
     words = judge_all(findings(statistics(farther=3, still=-3, points=3)))
     assert words == {"farther": "holds", "still": "reversed", "gather": "holds", "attend": "not shown"}
-    assert observation(words) == "holds in its direction"
+    assert observation(words) == "it holds in its direction"
 
 
 def test_all_statistics_of_a_claim_must_agree():
@@ -68,18 +68,18 @@ def test_of_networks_that_look_anywhere_few_are_said_to_look_at_objects():
 @pytest.mark.parametrize(
     ("holding", "said"),
     [
-        (("gather", "still", "farther"), "holds"),
-        (("gather", "farther"), "holds in its direction"),
+        (("gather", "still", "farther"), "it holds"),
+        (("gather", "farther"), "it holds in its direction"),
         (("gather",), "half of it holds: points gather"),
         (("still",), "half of it holds: points on the background hardly move"),
-        ((), "isn't seen"),
+        ((), "it isn't seen"),
     ],
 )
 def test_the_observation_by_its_claims(holding, said):
     words = {claim: "holds" if claim in holding else "not shown" for claim in CLAIMS}
     assert observation(words).startswith(said)
     if not holding:
-        assert observation(words | {"farther": "reversed"}) == "is contradicted"
+        assert observation(words | {"farther": "reversed"}) == "it is contradicted"
 
 
 # ------------------------------------------------------------------------------------------- what is kept
@@ -161,3 +161,11 @@ def test_other_statistics_are_not_mistaken_for_these(kept):
     (folder / rows.ABOUT).write_text(about.replace('"still"', '"quiet"'))
     with pytest.raises(ValueError, match="other statistics"):
         rows.read(folder)
+
+
+def test_a_study_without_a_baseline_is_about_its_first_variant(tmp_path):
+    runs = [made_up("mine", seed) for seed in range(3)]
+    rows.write(runs, [record(run) for run in runs], tmp_path)
+    page.write(tmp_path)
+    assert rows.read(tmp_path).subject == "mine"
+    assert "| three.1 | trained | 3 |" in (tmp_path / "README.md").read_text()

@@ -16,7 +16,7 @@ FOLDER = ROOT / "experiments" / "where_it_looks"
 def test_its_figure_is_that_of_its_rows(tmp_path):
     from src.reports.figures.save import save
 
-    for path in save(course(read(FOLDER), page.BASELINE, page.FIXED), tmp_path, page.FIGURE):
+    for path in save(course(read(FOLDER)), tmp_path, page.FIGURE):
         if path.suffix == ".svg":
             assert path.read_text() == (FOLDER / page.FIGURES / path.name).read_text()
 
@@ -27,7 +27,7 @@ def test_its_runs_are_those_of_the_study():
     for row in study.rows:
         cfg = load_config(f"experiment={row.experiment}", *study.overrides)
         assert {r["epoch"] for r in kept.rows if r["name"] == row.name} == set(range(cfg["recipe"]["epochs"] + 1))
-    assert kept.about["seeds"][page.BASELINE] == list(study.seeds)
+    assert kept.about["seeds"][kept.subject] == list(study.seeds)
 
 
 def test_what_is_watched_does_not_change_which_run_it_is():
