@@ -92,7 +92,7 @@ def query(view: View, name: str, xy: tuple[float, float]) -> Figure:
     block = view.blocks[name]
     number = block.query_at(xy)
     places, shares = block.keys_of(number)
-    (made_of,) = view.trace(name, [number])
+    (made_of,) = view.rollout.trace(name, [number])
     needed = int(np.searchsorted(np.cumsum(np.sort(shares)[::-1]), 0.5)) + 1
     titles = [f"half of the attention is on {needed} of its {(shares > 0).sum()} keys", "traced back to the first map"]
     text = (
