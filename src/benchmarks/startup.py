@@ -104,20 +104,26 @@ def _step(table: Table, options: Options) -> None:
         table.add(part="step", of=name, more_percent=more.median, **_quartiles("more_percent", more), **per_step)
 
 
-def bare_steps(steps: int, folder: str) -> float:
+def bare_steps(steps: int, folder: str, *overrides: str) -> float:
     """Seconds of the processor for `steps` steps of what `src.training` computes, and nothing else."""
     from src.config import build, build_model
     from src.optim import decay_groups, warmup_cosine
     from src.recipe import Recipe
 
-    cfg = _config(steps, folder)
+    cfg = _config(steps, folder, overrides)
     recipe = Recipe(**cfg["recipe"])
     net, data = build_model(cfg).train(), build(cfg["data"])
     data.setup("fit")
     groups = decay_groups(net, recipe.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=recipe.peak_lr(1), betas=recipe.betas, fused=True)
-    schedule = warmup_cosine(optimizer, steps=steps + WARM_UP, warmup_steps=1, start=0.1, end=0.1)
-    marks = []
+    schedule = warmup_cosine(
+        optimizer,
+        steps=steps + WARM_UP,
+        warmup_steps=round((steps + WARM_UP) * recipe.warmup_epochs / recipe.epochs),
+        start=recipe.warmup_lr / recipe.base_lr,
+        end=recipe.min_lr / recipe.base_lr,
+    )
+    marks: list[float] = []
     for images, labels in data.train_dataloader():
         optimizer.zero_grad()
         F.cross_entropy(net(images), labels).backward()
@@ -128,7 +134,7 @@ def bare_steps(steps: int, folder: str) -> float:
     return marks[-1] - marks[WARM_UP - 1]
 
 
-def run_steps(steps: int, folder: str) -> float:
+def run_steps(steps: int, folder: str, *overrides: str) -> float:
     """The same of a whole run: Lightning, callbacks, metrics, logs and records included."""
     from src import training
 
@@ -141,7 +147,7 @@ def run_steps(steps: int, folder: str) -> float:
     before = training.ImageClassifier
     training.ImageClassifier = Watched  # type: ignore[misc]
     try:
-        training.train(_config(steps, folder))
+        training.train(_config(steps, folder, overrides))
     finally:
         training.ImageClassifier = before  # type: ignore[misc]
     return marks[-1] - marks[WARM_UP - 1]
@@ -150,12 +156,14 @@ def run_steps(steps: int, folder: str) -> float:
 WARM_UP = 3  # steps before the first one that counts
 
 
-def _config(steps: int, folder: str) -> dict[str, Any]:
+def _config(steps: int, folder: str, overrides: Sequence[str]) -> dict[str, Any]:
     from src.config import load_config
 
-    batch: int = load_config()["recipe"]["batch_size"]
+    batch: int = load_config(*overrides)["recipe"]["batch_size"]
     size = (f"data.scenes_per_epoch={batch * (steps + WARM_UP)}", "data.val_scenes=32", "data.test_scenes=32")
-    return load_config(*size, "recipe.epochs=1", "recipe.warmup_epochs=0.1", "rerun=true", *_quietly(folder))
+    return load_config(
+        *size, "recipe.epochs=1", "recipe.warmup_epochs=0.1", "rerun=true", *_quietly(folder), *overrides
+    )
 
 
 def _quietly(folder: str) -> list[str]:

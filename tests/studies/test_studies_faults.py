@@ -56,7 +56,8 @@ def test_jobs_that_die_in_their_own_ways(tmp_path, monkeypatch):
         (root / fault).touch()
     rows = {"well": ["+data.fault=none"], **{fault: [f"+data.fault={fault}"] for fault in faults}}
     folder = write_study(tmp_path / "s", rows, overrides=(*TINY, *faulty(root)))
-    limits = ("engine.silence=15", "engine.retries=1", "engine.workers=2")
+    # Half a minute, since processes that start side by side on few cores are silent that long.
+    limits = ("engine.silence=30", "engine.retries=1", "engine.workers=2")
 
     code, out = study("run", folder, f"runs={runs}", *limits)
     assert code == 1, out
@@ -70,7 +71,7 @@ def test_jobs_that_die_in_their_own_ways(tmp_path, monkeypatch):
     }, out
     errors = {job["name"]: job for job in status(folder, runs)["jobs"]}
     assert errors["diverge"]["attempts"] == 1 and "not finite" in errors["diverge"]["error"]
-    assert errors["hang"]["attempts"] == 2 and errors["hang"]["error"].startswith("Hung: no step in 15 s")
+    assert errors["hang"]["attempts"] == 2 and errors["hang"]["error"].startswith("Hung: no step in 30 s")
     assert errors["memory"]["attempts"] == 2 and "alloc" in errors["memory"]["error"]
     assert errors["vanish"]["attempts"] == 2 and "7.png" in errors["vanish"]["error"]
     killed = read_record(folder_of(runs, "kill"))

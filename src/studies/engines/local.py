@@ -25,7 +25,8 @@ class Local(Engine):
     Args:
         threads: of each job; "auto" shares the cores out.
         gpus: their numbers, or "auto" for all that can be seen.
-        jobs_per_gpu: packed on one.
+        jobs_per_gpu: packed on one. Their kernels run at the same time under NVIDIA's MPS alone
+            (`nvidia-cuda-mps-control -d`, before the study); without it they take turns.
     """
 
     def __init__(
