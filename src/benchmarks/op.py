@@ -87,13 +87,15 @@ def run(options: Options) -> None:
     parts = options.chosen(PARTS)
     with measure.set_up(options):
         table = Table(options.output / "op.csv", options)
-        if "core" in parts:
-            _core(options, table)
-        if "scaling" in parts:
-            _scaling(options, table)
-        if "flex" in parts:
-            _flex(options, table)
-    print(_written(table.rows, options))
+        try:
+            if "core" in parts:
+                _core(options, table)
+            if "scaling" in parts:
+                _scaling(options, table)
+            if "flex" in parts:
+                _flex(options, table)
+        finally:  # what is interrupted shows what it has
+            print(_written(table.rows, options))
 
 
 def _core(options: Options, table: Table) -> None:

@@ -34,7 +34,7 @@ class RelativeBias(nn.Module):
         key_map_size: tuple[int, int],
         *,
         kernel: str,
-        deformable_kernel: str,
+        deformable_kernel: str = "auto",  # what runs are that were recorded before there was a choice
     ):
         super().__init__()
         self.read, self.deformable_kernel = bilinear.kernel(kernel), choose.check(deformable_kernel)

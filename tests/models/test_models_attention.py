@@ -36,10 +36,7 @@ OFFSETS = [LearnedOffset, ZeroOffset]
 BOUNDED = partial(BoundedRange, factor=2)
 RANGES = [BOUNDED, partial(BoundedSteps, factor=2), UnboundedRange, TanhPositions, ClampedPositions]
 GRIDS = [PublishedGrid, AlignedGrid, ShiftedGrid]
-BILINEAR, RELATIVE = (
-    partial(BilinearSampling, kernel="auto"),
-    partial(RelativeBias, kernel="auto", deformable_kernel="auto"),
-)
+BILINEAR, RELATIVE = partial(BilinearSampling, kernel="auto"), partial(RelativeBias, kernel="auto")
 SAMPLINGS = [BILINEAR, AveragePooling]
 BIASES = [RELATIVE, ContinuousBias, FixedBias, NoBias]
 ENCODINGS = [DepthwiseEncoding, NoEncoding]
@@ -257,7 +254,7 @@ def test_gradients_of_every_axis(axis, variant):
 def test_gradients_of_every_kernel(kernel):
     parts = {
         "sampling": partial(BilinearSampling, kernel=kernel),
-        "position_bias": partial(RelativeBias, kernel=kernel, deformable_kernel="auto"),
+        "position_bias": partial(RelativeBias, kernel=kernel),
     }
     check_gradients(Deformable(**BASELINE | parts).build(SMALL))
 

@@ -259,7 +259,7 @@ def _deformable(
     encoding: Callable[..., nn.Module] = DepthwiseEncoding if use_pe and dwc_pe else NoEncoding
     bias: Callable[..., nn.Module] = NoBias
     if use_pe and not dwc_pe:
-        relative = ContinuousBias if log_cpb else partial(RelativeBias, kernel="auto", deformable_kernel="auto")
+        relative = ContinuousBias if log_cpb else partial(RelativeBias, kernel="auto")
         bias = FixedBias if fixed_pe else relative
     offset: Callable[..., nn.Module] = ZeroOffset if no_off else LearnedOffset
     sampling: Callable[..., Sampling] = partial(BilinearSampling, kernel="auto")
