@@ -26,7 +26,7 @@ BRIGHTEST = 4  # times an even share, where colours end unless the strongest key
 LARGEST_CIRCLE = 20  # points of print across
 SIZES = 32  # of circles
 MOST_COLUMNS = 4
-LARGEST = 500  # pixels of the longer side of a picture inside of a drawing: it is shrunk to them
+LARGEST = 360  # pixels of the longer side of a picture inside of a drawing: it is shrunk to them
 SMALL = 200  # pixels, below which a picture is smoothed
 GAP, AXIS, BELOW = 0.14, 0.36, 0.12  # inches between panels, and for the numbers left of and below them
 
@@ -92,7 +92,7 @@ def query(view: View, name: str, xy: tuple[float, float]) -> Figure:
     block = view.blocks[name]
     number = block.query_at(xy)
     places, shares = block.keys_of(number)
-    (made_of,) = view.trace(name, [number])
+    (made_of,) = view.rollout.trace(name, [number])
     needed = int(np.searchsorted(np.cumsum(np.sort(shares)[::-1]), 0.5)) + 1
     titles = [f"half of the attention is on {needed} of its {(shares > 0).sum()} keys", "traced back to the first map"]
     text = (

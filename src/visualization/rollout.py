@@ -11,7 +11,7 @@ neighbours, kernels, norms and the overlap of convolutions aren't in it. It is w
 depends on, for which there is the gradient (`receptive.py`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -47,27 +47,41 @@ def mixing(look: Look, image: int = 0, head: int | None = None) -> csr_array:
     return csr_array(matrix.multiply(scale[:, None]))
 
 
-def trace(
-    looks: Mapping[str, Look], block: str, queries: np.ndarray, *, head: int | None = None, image: int = 0
-) -> np.ndarray:
-    """Shares (N, H, W) of the first map's pixels in what `queries` of a block attend to.
-
-    In the block itself it is the attention alone, of one head or the mean; in those before, half is their residual.
+class Rollout:
+    """Traces queries of one image back; where a block's attention lands is found once for all of them.
 
     Args:
         looks: of one forward, all attentions of the network in order, by stage and block.
-        queries: (N,), pixels of the block's map, row by row.
+        image: which of the batch.
     """
-    before = list(looks)[: list(looks).index(block)]
-    rows = mixing(looks[block], image, head)[queries].toarray()
-    at = looks[block]
-    for name in reversed(before):
-        look = looks[name]
-        if name.split(".")[0] != block.split(".")[0] and look.map_size != at.map_size:
-            rows = _finer(rows, at.map_size, look.map_size)
-        at = look
-        rows = (rows + (mixing(look, image).T @ rows.T).T) / 2
-    return rows.reshape(len(queries), *at.map_size)
+
+    def __init__(self, looks: Mapping[str, Look], image: int = 0):
+        self.looks, self.image = looks, image
+        self._mixings: dict[str, csr_array] = {}
+
+    def trace(self, block: str, queries: Sequence[int], head: int | None = None) -> np.ndarray:
+        """Shares (N, H, W) of the first map's pixels in what `queries` of a block attend to.
+
+        In the block itself it is the attention alone, of one head or the mean; in those before, half is their residual.
+
+        Args:
+            queries: (N,), pixels of the block's map, row by row.
+        """
+        names, at = list(self.looks), self.looks[block]
+        first = self._mixing(block) if head is None else mixing(at, self.image, head)
+        rows = first[list(queries)].toarray()
+        for name in reversed(names[: names.index(block)]):
+            look = self.looks[name]
+            if look.map_size != at.map_size:  # down-sampling lies between
+                rows = _finer(rows, at.map_size, look.map_size)
+            at = look
+            rows = (rows + (self._mixing(name).T @ rows.T).T) / 2
+        return rows.reshape(len(rows), *at.map_size)
+
+    def _mixing(self, name: str) -> csr_array:
+        if name not in self._mixings:
+            self._mixings[name] = mixing(self.looks[name], self.image)
+        return self._mixings[name]
 
 
 def _finer(rows: np.ndarray, small: tuple[int, int], large: tuple[int, int]) -> np.ndarray:

@@ -1,14 +1,15 @@
 """What one network does with one image, ready to be drawn: blocks in pixels of the picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import nn
 
 from src.models.looking import Look, eager, recording
-from src.visualization.rollout import received, trace
+from src.visualization.rollout import Rollout, received
 from src.visualization.subjects import Subject
 
 
@@ -104,13 +105,10 @@ class View:
     subject: Subject
     blocks: Mapping[str, BlockView]
 
-    @property
-    def looks(self) -> dict[str, Look]:
-        return {name: block.look for name, block in self.blocks.items()}
-
-    def trace(self, block: str, queries: Sequence[int], head: int | None = None) -> np.ndarray:
-        """Shares (N, H, W) of the first map's pixels in what queries of a block are made of (`rollout.py`)."""
-        return trace(self.looks, block, np.asarray(queries), head=head)
+    @cached_property
+    def rollout(self) -> Rollout:
+        """What queries are made of."""
+        return Rollout({name: block.look for name, block in self.blocks.items()})
 
     def chosen(self, wanted: str) -> list[str]:
         """Names of blocks by what was asked for: `deformable`, another kind, `all`, or names with commas.

@@ -21,7 +21,7 @@ from src.visualization import figures
 from src.visualization.networks import of_run, of_weights
 from src.visualization.page.document import BYTES, document
 from src.visualization.receptive import measure, radii, write_rows
-from src.visualization.rollout import mixing, received, trace
+from src.visualization.rollout import Rollout, mixing, received
 from src.visualization.subjects import Frame, Subject, frame_of, from_files, from_tests, picture_files, transform_of
 from src.visualization.view import NoSuchBlock, view
 from src.visualize import main
@@ -136,7 +136,7 @@ def test_rollout_is_the_product_of_half_attention_and_half_residual():
         down[pixel // 4 // 2 * 2 + pixel % 4 // 2, pixel] = 0.25
     half = [(a + torch.eye(len(a))) / 2 for a in (*fine, coarse[0])]
     expected = coarse[1] @ half[2] @ down @ half[1] @ half[0]
-    found = trace(looks, "two.1", np.arange(4))
+    found = Rollout(looks).trace("two.1", range(4))
     np.testing.assert_allclose(found.reshape(4, 16), expected, atol=1e-6)
     np.testing.assert_allclose(found.sum((1, 2)), 1, atol=1e-5)
 
@@ -144,7 +144,7 @@ def test_rollout_is_the_product_of_half_attention_and_half_residual():
 def test_what_is_traced_is_made_of_all_and_sums_to_one(seen):
     for name, block in seen.blocks.items():
         queries = range(block.look.map_size[0] * block.look.map_size[1])
-        found = seen.trace(name, list(queries)[:3])
+        found = seen.rollout.trace(name, queries[:3])
         assert found.shape == (3, 16, 16) and (found >= 0).all()
         # What attention reads off the map, it reads as zeros: rows are set right before, so that nothing is lost.
         np.testing.assert_allclose(found.sum((1, 2)), 1, atol=1e-4)
@@ -304,8 +304,10 @@ def test_photographs_of_any_size_and_names_that_are_no_file_names(tmp_path, digi
     folder.mkdir()
     Image.new("RGB", (90, 40), "red").save(folder / "<b>a&b.png")
     Image.new("L", (31, 77)).save(folder / "grey.jpg")
+    Image.new("L", (31, 77)).save(folder / "grey.png")
     found = list(from_files(picture_files(folder), digits))
-    assert [subject.picture.size for subject in found] == [(90, 40), (31, 77)]
+    assert [subject.picture.size for subject in found] == [(90, 40), (31, 77), (31, 77)]
+    assert [subject.name for subject in found] == ["<b>a&b", "pictures-grey.jpg", "pictures-grey.png"]
     assert all(subject.image.shape == (3, 64, 64) for subject in found)
     assert main([*SMALLEST, "weights=none", f"image={folder}", "blocks=four.1", f"out={tmp_path / 'out'}"]) == 0
     page = (tmp_path / "out" / "_b_a_b" / "index.html").read_text()

@@ -66,7 +66,7 @@ def block(view: View, name: str, most: int) -> dict[str, Any]:
         reference = reference[queries]
     places, mass = one.received()
     strongest = np.sort(np.argsort(-mass, axis=-1, kind="stable")[:, :MOST_KEYS], axis=-1)
-    trace, trace_tops = _bytes(_pooled(view.trace(name, queries.tolist()), pooled).reshape(len(queries), -1))
+    trace, trace_tops = _bytes(_pooled(view.rollout.trace(name, queries.tolist()), pooled).reshape(len(queries), -1))
     middles = one.query_places()
     return {
         "name": name,
