@@ -55,6 +55,7 @@ from src.visualization.subjects import from_tests
 from src.visualization.view import view
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+# %matplotlib inline
 
 # %% [markdown]
 # ## A network

@@ -21,7 +21,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from src.runs.exit_codes import REFUSED
+from src.runs.exit_codes import INTERRUPTED, REFUSED
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ FIRST, MANY = "0,1,2", "0:32"  # test images to draw and to average over, if not
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 2 for what the user can put right."""
+    """Returns the exit code: 0 for success, 2 for what the user can put right, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(
         prog="python -m src.visualize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
         return REFUSED
+    except KeyboardInterrupt:
+        print("interrupted; what is written stays, and the same command begins anew", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

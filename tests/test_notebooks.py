@@ -48,7 +48,9 @@ def test_a_rendered_page_shows_all_cells_and_no_machine(source):
     for cell in build.notebook(source).cells:
         if cell.cell_type == "code":
             assert f"```python\n{cell.source.strip()}\n```" in text, "make notebooks renders it anew"
-    assert not [word for word in ("site-packages", str(Path.home()), "Warning:", "Traceback") if word in text]
+    assert not [
+        word for word in ("site-packages", str(Path.home()), "Warning:", "Traceback", "<Figure size") if word in text
+    ]
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert sorted(pictures) == sorted(f"{source.stem}/{path.name}" for path in (build.RENDERED / source.stem).glob("*"))
 
@@ -71,4 +73,5 @@ def test_runs_from_the_first_cell_to_the_last(name, tmp_path, monkeypatch):
     shown = json.dumps([cell.get("outputs", []) for cell in build.execute(made, tmp_path / "notebooks").cells])
     assert [text for text in SHOWS[name] if text not in shown] == []
     assert "Traceback" not in shown
+    assert shown.count("<Figure size") == shown.count("image/png") - (2 if name == "02_where_it_looks" else 0)
     assert os.listdir(tmp_path / "runs")

@@ -71,7 +71,7 @@ def test_costs_of_controls_and_of_the_roadmap_are_counted(row):
 
 
 def test_the_example_in_python_runs():
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    code = re.search(r"```python\n(.*?)```", README.partition("### In your own code")[2], re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line]) <= 10
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "(1, 512, 8, 10)] [64, 128, 256, 512]" in out and "torch.Size([2, 10])" in out

@@ -87,7 +87,9 @@ def _partly(kept: Kept, block: str) -> bool:
 
 
 def recorded(kept: Kept) -> str:
+    """What was measured, and where it was trained."""
     images, machines = kept.about["images"], kept.about["trained on"]
+    runs = listed([f"{seeds(len(of))} of {name}" for name, of in kept.about["seeds"].items()])
     of = f"{images['split']} images" if images["split"] else "images"
     on = "; ".join(f"{m['cpu']}, {m['threads']} thread(s), torch {m['torch']}" for m in machines)
-    return f"Measured on the first {images['count']} {of} of {images['data']}; trained on {on}."
+    return f"Recorded: {runs}, on the first {images['count']} {of} of {images['data']}; trained on {on}."

@@ -26,7 +26,7 @@ BRIGHTEST = 4  # times an even share, where colours end unless the strongest key
 LARGEST_CIRCLE = 20  # points of print across
 SIZES = 32  # of circles
 MOST_COLUMNS = 4
-LARGEST = 500  # pixels of the longer side of a picture inside of a drawing: it is shrunk to them
+LARGEST = 360  # pixels of the longer side of a picture inside of a drawing: it is shrunk to them
 SMALL = 200  # pixels, below which a picture is smoothed
 GAP, AXIS, BELOW = 0.14, 0.36, 0.12  # inches between panels, and for the numbers left of and below them
 

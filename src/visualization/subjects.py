@@ -1,6 +1,7 @@
 """What is looked at: pictures in their own pixels, each beside what a network is given of it, and where that lies."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,14 +103,15 @@ def from_files(files: Sequence[Path], data: ImageData) -> Iterator[Subject]:
     Raises:
         DataError: one can't be read.
     """
-    transform = transform_of(data)
+    transform, stems = transform_of(data), Counter(file.stem for file in files)
     for file in files:
+        name = file.stem if stems[file.stem] == 1 else "-".join((file.parent.name, file.name))
         try:
             with Image.open(file) as opened:
                 picture = ImageOps.exif_transpose(opened).convert("RGB")
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
             raise DataError(f"{file} can't be read as a picture; replace it, or leave it out") from None
-        yield Subject(file.stem, picture, transform(picture), frame_of(transform, picture.size))
+        yield Subject(name, picture, transform(picture), frame_of(transform, picture.size))
 
 
 def picture_files(path: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """The recorded study says what its rows say."""
 
 import importlib.util
+import tarfile
 
 from src.config import load_config
 from src.looking import page
@@ -28,6 +29,13 @@ def test_its_runs_are_those_of_the_study():
         cfg = load_config(f"experiment={row.experiment}", *study.overrides)
         assert {r["epoch"] for r in kept.rows if r["name"] == row.name} == set(range(cfg["recipe"]["epochs"] + 1))
     assert kept.about["seeds"][kept.subject] == list(study.seeds)
+
+
+def test_its_rows_are_of_the_packed_runs():
+    with tarfile.open(FOLDER / "runs.tar.gz") as packed:
+        folders = {tuple(name.split("/")[1:3]) for name in packed.getnames() if name.endswith("/record.json")}
+    rows = {(row["name"], f"seed{row['seed']:.0f}-{row['identity']}") for row in read(FOLDER).rows}
+    assert rows == folders
 
 
 def test_what_is_watched_does_not_change_which_run_it_is():

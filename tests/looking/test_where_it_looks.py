@@ -160,7 +160,7 @@ def test_pictures_with_masks_of_ones_own_are_measured_too(runs, tmp_path):
     kept = read(tmp_path / "found")
     assert kept.about["images"]["data"] == "photos" and kept.about["images"]["count"] == 4
     assert {row["region"] for row in kept.rows} == {"object", "box"}
-    assert "Measured on the first 4 images of photos" in (tmp_path / "found" / "README.md").read_text()
+    assert "on the first 4 images of photos" in (tmp_path / "found" / "README.md").read_text()
 
 
 def test_networks_are_those_of_their_epochs(runs):

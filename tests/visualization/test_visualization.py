@@ -304,8 +304,10 @@ def test_photographs_of_any_size_and_names_that_are_no_file_names(tmp_path, digi
     folder.mkdir()
     Image.new("RGB", (90, 40), "red").save(folder / "<b>a&b.png")
     Image.new("L", (31, 77)).save(folder / "grey.jpg")
+    Image.new("L", (31, 77)).save(folder / "grey.png")
     found = list(from_files(picture_files(folder), digits))
-    assert [subject.picture.size for subject in found] == [(90, 40), (31, 77)]
+    assert [subject.picture.size for subject in found] == [(90, 40), (31, 77), (31, 77)]
+    assert [subject.name for subject in found] == ["<b>a&b", "pictures-grey.jpg", "pictures-grey.png"]
     assert all(subject.image.shape == (3, 64, 64) for subject in found)
     assert main([*SMALLEST, "weights=none", f"image={folder}", "blocks=four.1", f"out={tmp_path / 'out'}"]) == 0
     page = (tmp_path / "out" / "_b_a_b" / "index.html").read_text()
