@@ -71,7 +71,14 @@ def test_costs_of_controls_and_of_the_roadmap_are_counted(row):
 
 
 def test_the_example_in_python_runs():
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    code = re.search(r"```python\n(.*?)```", README.partition("### In your own code")[2], re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line]) <= 10
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "(1, 512, 8, 10)] [64, 128, 256, 512]" in out and "torch.Size([2, 10])" in out
+
+
+def test_the_example_of_recording_runs(capsys):
+    code = re.search(r"```python\n(.*?)```", README.partition("## Seeing where it looks")[2], re.DOTALL)[1]
+    exec(code, {})
+    points, moved, weights, on_map = re.findall(r"\[[^]]+\]", capsys.readouterr().out)
+    assert (points, moved, weights, on_map) == ("[2, 2, 1, 16, 2]",) * 2 + ("[2, 4, 16, 16]", "[2, 16, 16]")
