@@ -14,7 +14,7 @@ from torch import nn
 from src import config, training
 from src.config import CONF, build, build_model, load_config
 from src.models.attention.neighborhood import NeighborhoodAttention
-from src.models.init import draw, reset
+from src.models.init import INITIALISATIONS, draw, reset
 from src.training import PARTS_OF_DAT
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -147,6 +147,14 @@ def test_distributions_are_those_of_the_initialisation(every_part):
             large = [(name, tensor.std().item(), std) for name, tensor, std in values if tensor.numel() > 90]
             assert len(large) > 15
             assert [(name, std) for name, std, expected in large if std != pytest.approx(expected, rel=0.3)] == []
+
+
+def test_deformable_convolutions_begin_as_plain_ones_under_every_initialisation():
+    cfg = load_config("experiment=control_deformable_convolution")
+    for initialisation in INITIALISATIONS:
+        net = build_model(cfg | {"recipe": cfg["recipe"] | {"initialisation": initialisation}})
+        offsets = [part.to_points for part in net.modules() if hasattr(part, "to_points")]
+        assert offsets and not any(p.any() for layer in offsets for p in layer.parameters())
 
 
 def test_a_layer_that_cannot_draw_is_refused_in_one_line():

@@ -46,11 +46,12 @@ def published(layer: nn.Module) -> None:
 
 
 def fan_in(layer: nn.Module) -> None:
-    """Matrices and kernels of variance 1 / fan-in, no biases.
+    """Matrices and kernels of variance 1 / fan-in, no biases; a layer with a rule of its own begins by that.
 
     For small networks on short schedules, which spend most of them at chance level otherwise.
     """
-    if isinstance(layer, nn.Linear | nn.Conv2d):
+    rules_of_torch = (nn.Linear.reset_parameters, nn.Conv2d.reset_parameters)
+    if isinstance(layer, nn.Linear | nn.Conv2d) and type(layer).reset_parameters in rules_of_torch:
         init.trunc_normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
         if layer.bias is not None:
             init.zeros_(layer.bias)
