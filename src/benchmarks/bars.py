@@ -9,6 +9,10 @@ from src.reports.figures.labels import GAP, column_width, height_of, note, note_
 from src.reports.figures.theme import BLUE, INK, WIDTH, house_style, new_figure, panel
 
 NAMES = 2.6  # inches at most
+PICTURE = (  # of the figure `seconds`, in a page beside it
+    '<picture>\n<source media="(prefers-color-scheme: dark)" srcset="seconds-dark.svg">\n'
+    '<img src="seconds.svg" alt="The seconds of the tables above as bars">\n</picture>'
+)
 LEFT, RIGHT, HEAD = 0.2, 0.5, 0.3  # inches
 
 

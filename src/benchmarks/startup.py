@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from src.benchmarks.bars import bars
+from src.benchmarks.bars import PICTURE, bars
 from src.benchmarks.measure import Progress, Spread, Table, compete, markdown, number, ratio, recorded_on, set_up, text
 from src.benchmarks.options import Options
 from src.reports.figures.save import save
@@ -254,7 +254,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
     for part in PARTS:
         if own := [row for row in rows if row["part"] == part]:
             out += ["", heads[part], "", markdown(own, columns[part])]
-    return "\n".join([*out, "", recorded_on(rows), ""])
+    return "\n".join([*out, "", PICTURE, "", recorded_on(rows), ""])
 
 
 def _between(name: str, digits: int) -> Callable[[Mapping[str, Any]], str]:

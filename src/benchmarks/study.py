@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from src.benchmarks.bars import bars
+from src.benchmarks.bars import PICTURE, bars
 from src.benchmarks.measure import Progress, Spread, Table, compete, markdown, number, ratio, recorded_on, set_up, text
 from src.benchmarks.options import Options
 from src.reports.figures.save import save
@@ -178,4 +178,4 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         if own := [row for row in rows if row["part"] == part]:
             settings = f" (`{own[0]['settings']}`)" if own[0].get("settings") else ""
             out += ["", f"{HEADS[part]}{settings}.", "", markdown(own, columns[part])]
-    return "\n".join([*out, "", recorded_on(rows), ""])
+    return "\n".join([*out, "", PICTURE, "", recorded_on(rows), ""])
