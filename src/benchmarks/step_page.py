@@ -70,9 +70,8 @@ def _networks_table(rows: Sequence[Row]) -> str:
     tables = []
     for family in dict.fromkeys(row["family"] for row in rows):
         own = [row for row in rows if row["family"] == family]
-        tables.append(
-            f"{family}, {own[0]['pixels']:.0f} pixels, batch {own[0]['batch']:.0f}:\n\n{markdown(own, columns)}"
-        )
+        what = f"{own[0]['pixels']:.0f} pixels, batch {own[0]['batch']:.0f}, {own[0]['rounds']:.0f} rounds"
+        tables.append(f"{family}, {what}:\n\n{markdown(own, columns)}")
     return "\n\n".join(tables)
 
 
