@@ -3,6 +3,7 @@
 <!-- table: python -m src.readme ... --> ... <!-- end of table -->    the demo's, from experiments/demo/results.csv
 <!-- report: STUDY ... --> ... <!-- end of report -->      a study's, from experiments/STUDY/summary.json
 <!-- findings: STUDY ... --> ... <!-- end of findings -->    where its points go, from the rows in experiments/STUDY
+<!-- cores: ... --> ... <!-- end of cores -->    a GPU's cores, from experiments/benchmarks/step/results.csv
 """
 
 import json
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from src.benchmarks.measure import read_table
+from src.benchmarks.step_page import cores
 from src.looking import page as looking
 from src.looking.answer import recorded
 from src.looking.rows import read
@@ -21,6 +24,8 @@ from src.table import hardware, markdown, read_csv
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "demo" / "results.csv"
 TABLE = re.compile(r"(<!-- table: python -m src\.readme .*? -->\n).*?(<!-- end of table -->)", re.DOTALL)
+CORES = re.compile(r"(<!-- cores: .*? -->\n).*?(<!-- end of cores -->)", re.DOTALL)
+STEP = ROOT / "experiments" / "benchmarks" / "step" / "results.csv"
 REPORT = re.compile(r"(<!-- report: (\w+).*? -->\n).*?(<!-- end of report -->)", re.DOTALL)
 
 # Of the columns of a report, those of a page that has more to say.
@@ -39,8 +44,15 @@ def renewed(page: Path) -> str:
     rows = read_csv(RESULTS)
     table = f"{markdown(rows)}\n\n{hardware(rows)}\n"
     text = TABLE.sub(lambda match: match[1] + table + match[2], page.read_text())
+    text = CORES.sub(lambda match: match[1] + _cores() + match[2], text)
     text = REPORT.sub(lambda match: match[1] + _study(match[2], page.parent) + match[3], text)
     return looking.MARKS.sub(lambda match: match[1] + _findings(match[2], page.parent) + match[3], text)
+
+
+def _cores() -> str:
+    """What was recorded of the loader; nothing before it was."""
+    rows = read_table(STEP) if STEP.is_file() else []
+    return "".join(f"{cores(row)}\n" for row in rows if row["part"] == "loader")
 
 
 def _study(name: str, seen_from: Path) -> str:

@@ -70,9 +70,8 @@ def _networks_table(rows: Sequence[Row]) -> str:
     tables = []
     for family in dict.fromkeys(row["family"] for row in rows):
         own = [row for row in rows if row["family"] == family]
-        tables.append(
-            f"{family}, {own[0]['pixels']:.0f} pixels, batch {own[0]['batch']:.0f}:\n\n{markdown(own, columns)}"
-        )
+        what = f"{own[0]['pixels']:.0f} pixels, batch {own[0]['batch']:.0f}, {own[0]['rounds']:.0f} rounds"
+        tables.append(f"{family}, {what}:\n\n{markdown(own, columns)}")
     return "\n\n".join(tables)
 
 
@@ -130,7 +129,8 @@ def figures(rows: Sequence[Row]) -> dict[str, Figure]:
         for row in networks:
             panels.setdefault(f"{row['family']}, {row['precision']}", []).append((row["version"], row))
         found["networks"] = ratios(panels, baseline="the transcription", text="Forward and backward.")
-    scaling = [row for row in rows if row["part"] == "scaling" and row["pixels"] == 224]
+    scaling = [row for row in rows if row["part"] == "scaling"]
+    scaling = [row for row in scaling if row["pixels"] == scaling[0]["pixels"]]
     if len({row["batch"] for row in scaling}) > 1:
         quantities = {"ms": "ms", "saved, MB": "saved_mb"}
         names = dict.fromkeys(row["version"] for row in scaling)
@@ -138,5 +138,6 @@ def figures(rows: Sequence[Row]) -> dict[str, Figure]:
             head: {name: [(r["batch"], r[column]) for r in scaling if r["version"] == name] for name in names}
             for head, column in quantities.items()
         }
-        found["scaling"] = curves(lines, x="images", first="DAT-T", text="224 pixels, float32, forward and backward.")
+        size = f"{scaling[0]['pixels']:.0f} pixels, float32, forward and backward."
+        found["scaling"] = curves(lines, x="images", first="DAT-T", text=size)
     return found
