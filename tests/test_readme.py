@@ -75,3 +75,10 @@ def test_the_example_in_python_runs():
     assert len([line for line in code.splitlines() if line]) <= 10
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "(1, 512, 8, 10)] [64, 128, 256, 512]" in out and "torch.Size([2, 10])" in out
+
+
+def test_the_example_of_recording_runs(capsys):
+    code = re.search(r"```python\n(.*?)```", README.partition("## Seeing where it looks")[2], re.DOTALL)[1]
+    exec(code, {})
+    points, moved, weights, on_map = re.findall(r"\[[^]]+\]", capsys.readouterr().out)
+    assert (points, moved, weights, on_map) == ("[2, 2, 1, 16, 2]",) * 2 + ("[2, 4, 16, 16]", "[2, 16, 16]")
