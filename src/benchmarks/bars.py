@@ -13,7 +13,7 @@ PICTURE = (  # of the figure `seconds`, in a page beside it
     '<picture>\n<source media="(prefers-color-scheme: dark)" srcset="seconds-dark.svg">\n'
     '<img src="seconds.svg" alt="The seconds of the tables above as bars">\n</picture>'
 )
-LEFT, RIGHT, HEAD = 0.2, 0.5, 0.3  # inches
+LEFT, RIGHT, HEAD = 0.2, 0.75, 0.3  # inches
 
 
 @house_style
