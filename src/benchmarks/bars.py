@@ -13,7 +13,7 @@ PICTURE = (  # of the figure `seconds`, in a page beside it
     '<picture>\n<source media="(prefers-color-scheme: dark)" srcset="seconds-dark.svg">\n'
     '<img src="seconds.svg" alt="The seconds of the tables above as bars">\n</picture>'
 )
-LEFT, RIGHT, HEAD = 0.2, 0.5, 0.3  # inches
+LEFT, RIGHT, HEAD = 0.2, 0.75, 0.3  # inches
 
 
 @house_style
@@ -43,7 +43,7 @@ def bars(panels: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]], *, unit:
         axes.barh(places, [row["seconds"] for _, row in pairs], height=0.1, color=BLUE)
         for at, (_, row) in zip(places, pairs, strict=True):
             axes.plot([row["seconds_low"], row["seconds_high"]], [at, at], color=INK, lw=0.8)
-            said = f"{row['seconds']:.2f}"
+            said = f"{row['seconds']:.2g}" if row["seconds"] < 1 else f"{row['seconds']:.3g}"
             axes.annotate(said, (1, at), (8, 0), ("axes fraction", "data"), "offset points", va="center")
         axes.set_yticks(places, [wrapped(name, width) for name, _ in pairs])
         axes.tick_params(axis="y", length=0, pad=6)
