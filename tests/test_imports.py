@@ -17,7 +17,6 @@ COMMANDS = {
     "src.study --help": set(),
     "src.study status demo --once runs=nowhere": set(),
     "src.demo": set(),
-    "src.readme": set(),
     "src.train --help": {"hydra"},
     "src.studies.freeze": {"hydra"},
     "src.sync --help": {"hydra", "wandb", "numpy"},

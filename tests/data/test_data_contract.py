@@ -33,7 +33,8 @@ def same(left, right):
 
 
 def on_rank(data, rank, world_size):
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+    on_cpu = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, strategy=on_cpu)
     return data
 
 

@@ -10,7 +10,7 @@ from src.studies.archive import unpack
 from src.studies.definition import EXPERIMENTS
 
 SCORES = {"baseline": 0.7, "no_offset": 0.5, "no_bias": 0.7}
-RECORDED = sorted(path.parent.name for path in EXPERIMENTS.glob("*/runs.tar.gz"))
+RECORDED = sorted(path.parent.name for path in EXPERIMENTS.glob("*/summary.json"))
 
 
 @pytest.mark.parametrize("study", RECORDED)

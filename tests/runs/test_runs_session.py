@@ -634,7 +634,7 @@ def test_a_killed_run_with_a_damaged_record_is_interrupted(tmp_path):
     (folder / "record.json").write_text("")
     assert read_record(folder)["status"] == "running"
     job.kill()
-    job.wait()
+    job.communicate()  # closes its pipes too
     assert read_record(folder)["status"] == "interrupted"
 
 
@@ -655,7 +655,7 @@ def test_a_disk_without_room_for_the_copy_fails_no_run(tmp_path, monkeypatch, ca
 
 def kill(job, folder):
     job.kill()
-    job.wait()
+    job.communicate()  # closes its pipes too
     assert read_record(folder)["status"] == "interrupted"
 
 
