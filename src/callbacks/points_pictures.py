@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from src.callbacks.every import due
-from src.looking.pictures import picture
 from src.points import IMAGES, points_of
 
 log = logging.getLogger(__name__)
@@ -47,6 +46,8 @@ class PointsPictures(L.Callback):
         points = points_of(net, images)
         if points is None:
             return
+        from src.looking.pictures import picture  # with what reports load, which a run without pictures needn't
+
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / NAME.format(trainer.current_epoch + 1)
         picture(points).save(path)

@@ -12,7 +12,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from smallest_run import SMALLEST
 
-from src.callbacks import points_pictures
 from src.callbacks.every import due
 from src.config import load_config
 from src.looking.rows import read
@@ -80,7 +79,7 @@ def test_what_cannot_be_drawn_is_said_once_and_ends_nothing(tmp_path, monkeypatc
     def broken(points):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(points_pictures, "picture", broken)
+    monkeypatch.setattr("src.looking.pictures.picture", broken)
     words = ("watch.points=1", f"runs={tmp_path}", "logger=csv")
     with caplog.at_level(logging.WARNING):
         assert train(load_config(*TINY, *words))["epochs"] == EPOCHS
