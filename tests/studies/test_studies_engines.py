@@ -29,14 +29,14 @@ ROWS = {"one": (), "two": ("offset=zero",)}
 
 
 class SlowStudy:
-    """Its jobs, named as in one/0, take over half a minute from their third epoch on, until `hurry`."""
+    """Its jobs, named as in one/0, take over a minute from their third epoch on, until `hurry`."""
 
     def __init__(self, folder, *, seeds, rows=ROWS):
         self.jobs = [f"{name}/{seed}" for name in rows for seed in range(seeds)]
         self.runs, self.fault = folder / "runs", folder / "faults" / "slow"
         self.fault.parent.mkdir()
         self.fault.touch()
-        overrides = (*TINY, *faulty(self.fault.parent), "+data.fault=slow", "recipe.epochs=60")
+        overrides = (*TINY, *faulty(self.fault.parent), "+data.fault=slow", "recipe.epochs=120")
         self.folder = write_study(folder / "s", rows, seeds=seeds, overrides=overrides)
 
     def command(self, *options):
