@@ -101,7 +101,7 @@ def run(options: Options) -> None:
 def _core(options: Options, table: Table) -> None:
     dtypes = [torch.float32] if options.device == "cpu" else [torch.bfloat16, torch.float32]
     cases = [(shape, grid, dtype) for shape in SHAPES for grid in GRIDS for dtype in dtypes]
-    progress = measure.Progress([shape.scores * _rounds(shape.rounds, options) for shape, _, _ in cases])
+    progress = measure.Progress([_weight(shape, options) for shape, _, _ in cases])
     for shape, grid, dtype in cases:
         progress.begin(f"{shape}, {grid} grid, {_name(dtype)}")
         arguments = example(shape, grid, dtype, options.device)
@@ -123,7 +123,7 @@ def _scaling(options: Options, table: Table) -> None:
     shapes = [Shape(n, n, 192, 6, 3, 1, rounds=3 if n > 56 else 9) for n in SIDES]
     if options.quick:
         shapes = shapes[:-1]
-    progress = measure.Progress([shape.scores * _rounds(shape.rounds, options) for shape in shapes])
+    progress = measure.Progress([_weight(shape, options) for shape in shapes])
     for shape in shapes:
         progress.begin(f"scaling, {shape}")
         arguments = example(shape, "published", dtype, options.device)
@@ -342,6 +342,11 @@ def _written(rows: list[dict[str, Any]], options: Options) -> str:
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "op.md").write_text(whole + "\n")
     return whole
+
+
+def _weight(shape: Shape, options: Options) -> float:
+    """About how long a case takes: by its scores, and as long as some four million of them whatever its size."""
+    return (shape.scores + 4e6) * _rounds(shape.rounds, options)
 
 
 def _rounds(usual: int, options: Options) -> int:
