@@ -412,17 +412,19 @@ def _joined(folder: Path, rerun: bool) -> Iterator[Run]:
 
 @contextmanager
 def _heartbeat(path: Path) -> Iterator[None]:
-    """Touches `path` from a thread; its time is all that other machines see of this process."""
+    """Touches `path` now, and from a thread; its time is all that other machines see of this process."""
     done = threading.Event()
 
     def beat() -> None:
-        while True:
-            with suppress(OSError):  # a full or stuttering disk; a few beats may be missed
-                path.touch()
-            if done.wait(HEARTBEAT_EVERY):
-                return
+        with suppress(OSError):  # a full or stuttering disk; a few beats may be missed
+            path.touch()
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    def go_on() -> None:
+        while not done.wait(HEARTBEAT_EVERY):
+            beat()
+
+    beat()  # not by the thread, which a busy machine may let wait
+    thread = threading.Thread(target=go_on, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
