@@ -240,14 +240,14 @@ def _flex(options: Options, table: Table) -> None:
     from torch.nn.attention.flex_attention import flex_attention
 
     dtype, both = (torch.float32, False) if options.device == "cpu" else (torch.bfloat16, True)
+    attend_flexibly = torch.compile(flex_attention, dynamic=False)  # anew for each shape
     for shape in (SHAPES[1], SHAPES[0]):
         arguments = example(shape, "published", dtype, options.device)
         if not both:
             arguments = _detached(arguments)
-        attend_flexibly = torch.compile(flex_attention, dynamic=False)
 
         def flexible(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, points: Tensor, queries: Tensor) -> Tensor:
-            return attend_flexibly(q, k, v, score_mod=score_function(bias, points, queries, q.shape[1]))  # noqa: B023
+            return attend_flexibly(q, k, v, score_mod=score_function(bias, points, queries, q.shape[1]))
 
         versions = {"reference": by_kernel("reference"), "auto": by_kernel("auto"), "flex": flexible}
         columns = {"part": "flex", "case": str(shape), "grid": "published", "dtype": _name(dtype)}
