@@ -79,6 +79,12 @@ def start_and_wait(root, what):
     return job
 
 
+def ended(job):
+    """The exit code of a job that ends now, and what it said; closes its pipes, which wait() alone would leave open."""
+    _, said = job.communicate(timeout=60)
+    return job.returncode, said
+
+
 def checkpoint(folder, name="last.ckpt", value=0.0):
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     torch.save({"weights": torch.full((100,), value)}, folder / "checkpoints" / name)
@@ -132,7 +138,8 @@ def test_success(tmp_path):
 
 def test_exception(tmp_path):
     job = start(tmp_path, "raise")
-    assert job.wait(60) == 1 and "diverged" in job.stderr.read(), "it is raised again"
+    code, said = ended(job)
+    assert code == 1 and "diverged" in said, "it is raised again"
     record = read_record(folder_of(tmp_path))
     assert record["status"] == "failed" and record["attempts"][0]["status"] == "failed"
     assert record["error"]["type"] == "ValueError" and record["error"]["message"] == "diverged at step 3"
@@ -145,7 +152,7 @@ def test_exception(tmp_path):
 def test_being_stopped(tmp_path, sent, what):
     job = start_and_wait(tmp_path, what)
     job.send_signal(sent)
-    assert job.wait(30) != 0
+    assert ended(job)[0] != 0
     record = read_record(folder_of(tmp_path))
     assert record["status"] == record["attempts"][0]["status"] == "interrupted"
     assert record["attempts"][0]["end"] and record["wall_seconds"] > 0
@@ -162,7 +169,7 @@ def test_being_killed_and_gone_on_with(tmp_path):
         time.sleep(0.01)
     assert read_record(folder)["status"] == "interrupted"
     assert json.loads((folder / "record.json").read_text())["status"] == "running", "it could not say so"
-    job.wait()
+    ended(job)
 
     os.utime(folder / "heartbeat", (time.time() + 100,) * 2)  # as if it had worked for longer
     with claim(CFG, root=tmp_path) as run:
@@ -177,7 +184,7 @@ def test_being_killed_and_gone_on_with(tmp_path):
 
 
 def test_sys_exit_is_no_success(tmp_path):
-    assert start(tmp_path, "exit").wait(60) == 0
+    assert ended(start(tmp_path, "exit"))[0] == 0
     assert read_record(folder_of(tmp_path))["status"] == "failed"
 
 
@@ -327,12 +334,11 @@ def test_a_stopped_training_is_resumed(tmp_path):
     job = fit(10**9)
     assert job.stdout.readline() == "step 20\n"
     job.terminate()
-    job.communicate(timeout=60)
-    assert job.returncode == 1, "Lightning's"
+    assert ended(job)[0] == 1, "Lightning's"
     assert read_record(folder_of(tmp_path))["status"] == "interrupted"
 
     job = fit(5)  # fewer steps than are done already: it only has to notice
-    job.communicate(timeout=60)
+    ended(job)
     record = read_record(folder_of(tmp_path))
     assert record["status"] == "finished" and record["metrics"]["steps"] > 5
     assert record["attempts"][1]["resume_from"] == "checkpoints/last.ckpt"
@@ -387,7 +393,7 @@ def test_a_running_run_is_left_alone(tmp_path):
         assert read_record(folder_of(tmp_path))["status"] == "running"
     finally:
         job.kill()
-        job.wait()
+        ended(job)
 
 
 def test_the_same_process_cannot_take_a_run_twice(tmp_path):
@@ -418,7 +424,7 @@ def test_of_many_at_once_one_wins(tmp_path, before):
     if before == "dead":
         job = start_and_wait(tmp_path, "sleep")
         job.kill()
-        job.wait()
+        ended(job)
     if before == "finished":
         with claim(CFG, root=tmp_path) as run:
             run.finish({})
@@ -634,7 +640,7 @@ def test_a_killed_run_with_a_damaged_record_is_interrupted(tmp_path):
     (folder / "record.json").write_text("")
     assert read_record(folder)["status"] == "running"
     job.kill()
-    job.communicate()  # closes its pipes too
+    ended(job)
     assert read_record(folder)["status"] == "interrupted"
 
 
@@ -655,7 +661,7 @@ def test_a_disk_without_room_for_the_copy_fails_no_run(tmp_path, monkeypatch, ca
 
 def kill(job, folder):
     job.kill()
-    job.communicate()  # closes its pipes too
+    ended(job)
     assert read_record(folder)["status"] == "interrupted"
 
 

@@ -221,7 +221,8 @@ with claim(CFG, root=sys.argv[1]) as run, logged_to_wandb(CFG, run) as logger:
     folder = Path(job.stdout.readline().strip())
     time.sleep(module.FLUSH_EVERY + 1)
     job.send_signal(signal.SIGKILL)
-    assert job.wait(10) == -signal.SIGKILL
+    job.communicate(timeout=10)
+    assert job.returncode == -signal.SIGKILL
     read = read_offline_run(folder)
     assert read["state"] not in ("finished", "failed") and read["config"]["seed"] == 3
     assert read["summary"]["val/acc1"] == {"max": 0.5}
