@@ -55,6 +55,7 @@ def visit(browser):
     complaints, contexts = [], []
 
     def opened(address, *, width=1280, **options):
+        options["reduced_motion"] = "reduce"  # a page that glides is elsewhere when it is read than when it is clicked
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
         page = contexts[-1].new_page()
         page.set_default_timeout(5000)
@@ -181,7 +182,6 @@ def test_the_values_at_a_step_are_read_by_mouse_and_by_keyboard(page, study):
     values = [100 * value for value in run["curves"]["0"][1]]
 
     def reads(value):
-        """Soon, that is: the browser hands moves of the mouse on when it draws."""
         cell = page.locator("#readout tbody tr").filter(has_text=run["id"]).locator("td").last
         expect(cell).to_have_text(f"{value:.4g}")
 
@@ -190,8 +190,8 @@ def test_the_values_at_a_step_are_read_by_mouse_and_by_keyboard(page, study):
     reads(values[0])
     page.locator("#cursor").press("ArrowRight")
     reads(values[1])
-    box = page.locator("#lines svg").bounding_box()
-    page.mouse.move(box["x"] + box["width"] - 12, box["y"] + 50)
+    chart = page.locator("#lines svg")
+    chart.hover(position={"x": chart.bounding_box()["width"] - 12, "y": 50})  # waits until the page rests
     reads(values[-1])
 
 
