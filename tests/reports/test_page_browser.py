@@ -378,17 +378,21 @@ def test_labels_of_the_forest_plot_do_not_overlap(visit, study):
 
 
 def test_colours_follow_the_system_and_the_button(visit, study):
-    paper = "getComputedStyle(document.body).backgroundColor"
+    def is_(colour):
+        expect(page.locator("body")).to_have_css("background-color", colour)
+
+    dark, light = "rgb(21, 24, 28)", "rgb(255, 255, 255)"
     page = visit(study[0].as_uri(), color_scheme="dark")
-    dark = page.evaluate(paper)
+    is_(dark)
     page.locator("#theme").click()
-    light = page.evaluate(paper)
-    assert (dark, light) == ("rgb(21, 24, 28)", "rgb(255, 255, 255)")
+    is_(light)
     page.reload()
-    assert page.evaluate(paper) == light
+    is_(light)
     page.locator("#theme").click()
+    is_(dark)
     page.emulate_media(media="print")
-    assert page.evaluate(paper) == light and not page.locator("nav").is_visible()
+    is_(light)
+    assert not page.locator("nav").is_visible()
 
 
 # ----------------------------------------------------------------------------------- following a study
