@@ -53,7 +53,8 @@ class LearnedOffset(nn.Module):
             )
 
     def forward(self, q: Tensor) -> Tensor:
-        grouped = rearrange(q, "b (g c) h w -> (b g) h w c", g=self.offset_groups).permute(0, 3, 1, 2)
+        to_groups = "b h w (g c) -> (b g) h w c"  # channels last, as its gradient then is too
+        grouped = rearrange(q.permute(0, 2, 3, 1), to_groups, g=self.offset_groups).permute(0, 3, 1, 2)
         grouped = pad_to_multiple(grouped, self.tile)
         return rearrange(self.net(grouped), "(b g) yx hk wk -> b g hk wk yx", g=self.offset_groups)
 

@@ -68,7 +68,7 @@ class _GeluThenProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, backend: Backend) -> Tensor:
-        return backend.product(F.gelu(x), weight, bias)
+        return backend.product(_gelu(x), weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -78,8 +78,18 @@ class _GeluThenProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        of_gelu, of_weight, of_bias = _gradients(ctx.backend, grad, F.gelu(x), weight)
-        return torch.ops.aten.gelu_backward(of_gelu, x), of_weight, of_bias, None
+        of_gelu, of_weight, of_bias = _gradients(ctx.backend, grad, _gelu(x), weight)
+        return _gelu_backward(of_gelu, x), of_weight, of_bias, None
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """Of the map as rows of channels: torch's kernel takes almost twice as long for a map that is channels last."""
+    return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _gelu_backward(grad: Tensor, x: Tensor) -> Tensor:
+    pixels: Tensor = torch.ops.aten.gelu_backward(grad.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1))
+    return pixels.permute(0, 3, 1, 2)
 
 
 def _normed(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

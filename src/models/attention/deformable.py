@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from src.models.attention.attend import attend, attention_weights
+from src.models.attention.heads import to_heads, to_map
 from src.models.geometry import GeometryError, nearest, size
 from src.models.looking import Look
 from src.models.pointwise import Pointwise
@@ -61,16 +62,14 @@ class DeformableAttention(nn.Module):
 
         # What is there, how much each key matters, and what it says.
         out = attend(*self.read(x, q, points))
-        out = rearrange(out, "b heads (h w) d -> b h w (heads d)", h=x.shape[2]).permute(0, 3, 1, 2)
-        return self.proj(out + self.local_encoding(q))
+        return self.proj(to_map(out, (x.shape[2], x.shape[3])) + self.local_encoding(q))
 
     def read(self, x: Tensor, q: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Queries, keys, values (B, heads, H * W or Hk * Wk, d), and what positions add to the scores."""
-        k, v = self.to_kv(self.sampling(x, points)).chunk(2, dim=1)
+        (queries,) = to_heads(q, self.num_heads)
+        k, v = to_heads(self.to_kv(self.sampling(x, points)), self.num_heads, parts=2)
         bias = self.position_bias(points, self.reference_grid.queries(x.shape[2:], x.device))
-        heads = "b (heads d) h w -> b heads (h w) d"
-        q, k, v = (rearrange(t, heads, heads=self.num_heads) for t in (q, k, v))
-        return q, k, v, bias
+        return queries, k, v, bias
 
     def look(self, x: Tensor, *, weights: bool = True) -> Look:
         """Points of each offset group, the grid that they started from, and how much each query attends to each."""

@@ -12,6 +12,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from src.models.attention.attend import attend, attention_weights
+from src.models.attention.heads import to_heads, to_map
 from src.models.geometry import GeometryError, nearest
 from src.models.looking import Look, to_positions
 from src.models.pointwise import Pointwise
@@ -53,13 +54,12 @@ class NeighborhoodAttention(nn.Module):
         trunc_normal_(self.bias_table, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = rearrange(self.attend_nearby(*self.queries_keys_values(x)), "b heads h w d -> b h w (heads d)")
-        return self.proj(out.permute(0, 3, 1, 2))
+        out = self.attend_nearby(*(part.unflatten(2, x.shape[2:]) for part in self.queries_keys_values(x)))
+        return self.proj(to_map(out.flatten(2, 3), (x.shape[2], x.shape[3])))
 
-    def queries_keys_values(self, x: Tensor) -> Tensor:
-        """(3, B, heads, H, W, d)."""
-        to_heads = "b (three heads d) h w -> three b heads h w d"
-        return rearrange(self.to_qkv(x), to_heads, three=3, heads=self.num_heads)
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Each (B, heads, H * W, d)."""
+        return to_heads(self.to_qkv(x), self.num_heads, parts=3)
 
     def look(self, x: Tensor, *, weights: bool = True) -> Look:
         """The pixels round each query, moved inwards at the border; by the definition, not in tiles."""
@@ -70,7 +70,7 @@ class NeighborhoodAttention(nn.Module):
         pixels = torch.stack(torch.broadcast_tensors(rows, columns), -1).flatten(2, 3).flatten(0, 1)
         seen = None
         if weights:
-            q, k, _ = self.queries_keys_values(x).flatten(3, 4)
+            q, k, _ = self.queries_keys_values(x)
             k = k[:, :, pixels[..., 0] * width + pixels[..., 1]]
             bias = self.bias_table[:, down[:, None, :, None], right[None, :, None, :]].flatten(3, 4).flatten(1, 2)
             seen = attention_weights(q[:, :, :, None], k, bias[:, :, None]).squeeze(3)

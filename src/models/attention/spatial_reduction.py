@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from einops import rearrange
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from src.models.attention.attend import attend, attention_weights
+from src.models.attention.heads import to_heads, to_map
 from src.models.geometry import GeometryError, nearest, size
 from src.models.looking import Look, patch_centres
 from src.models.pad import pad_to_multiple
@@ -35,15 +35,13 @@ class SpatialReductionAttention(nn.Module):
         self.proj = Pointwise(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = rearrange(attend(*self.queries_keys_values(x)), "b heads (h w) d -> b h w (heads d)", h=x.shape[2])
-        return self.proj(out.permute(0, 3, 1, 2))
+        return self.proj(to_map(attend(*self.queries_keys_values(x)), (x.shape[2], x.shape[3])))
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Each (B, heads, pixels or patches, d)."""
-        heads = "b (heads d) h w -> b heads (h w) d"
-        q = rearrange(self.to_q(x), heads, heads=self.num_heads)
+        (q,) = to_heads(self.to_q(x), self.num_heads)
         reduced = self.reduce(pad_to_multiple(x, self.reduction))
-        k, v = (rearrange(t, heads, heads=self.num_heads) for t in self.to_kv(reduced).chunk(2, dim=1))
+        k, v = to_heads(self.to_kv(reduced), self.num_heads, parts=2)
         return q, k, v
 
     def look(self, x: Tensor, *, weights: bool = True) -> Look:

@@ -9,6 +9,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from src.models.attention.attend import attend, attention_weights
+from src.models.attention.heads import to_heads, to_map
 from src.models.looking import Look, pixel_positions
 from src.models.pointwise import Pointwise
 from src.models.stage import Stage
@@ -38,13 +39,11 @@ class GlobalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.queries_keys_values(x)
         out = attend(q, k, v, self.bias(x.shape[2], x.shape[3]))
-        out = rearrange(out, "b heads (h w) d -> b h w (heads d)", h=x.shape[2])
-        return self.proj(out.permute(0, 3, 1, 2))
+        return self.proj(to_map(out, (x.shape[2], x.shape[3])))
 
-    def queries_keys_values(self, x: Tensor) -> Tensor:
-        """(3, B, heads, H * W, d)."""
-        to_heads = "b (three heads d) h w -> three b heads (h w) d"
-        return rearrange(self.to_qkv(x), to_heads, three=3, heads=self.num_heads)
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Each (B, heads, H * W, d)."""
+        return to_heads(self.to_qkv(x), self.num_heads, parts=3)
 
     def look(self, x: Tensor, *, weights: bool = True) -> Look:
         """All pixels, shared by all queries."""

@@ -8,6 +8,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from src.models.attention.attend import attend, attention_weights
+from src.models.attention.heads import from_windows, to_windows
 from src.models.looking import Look, to_positions
 from src.models.pad import pad_to_multiple, tiled
 from src.models.pointwise import Pointwise
@@ -59,8 +60,8 @@ class WindowAttention(nn.Module):
         rows, columns = (torch.arange(-(-n // side) * side, device=x.device) for n in map_size)
         # A map of where its pixels are, cut into windows as any other; every query of a window has all its pixels.
         pixels = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None].roll((-shifts[0], -shifts[1]), (2, 3))
-        to_windows = "1 yx (rows wy) (cols wx) -> 1 (rows cols) 1 1 (wy wx) yx"
-        windows = rearrange(pixels, to_windows, wy=side, wx=side).expand(-1, -1, -1, side * side, -1, -1)
+        cut = "1 yx (rows wy) (cols wx) -> 1 (rows cols) 1 1 (wy wx) yx"
+        windows = rearrange(pixels, cut, wy=side, wx=side).expand(-1, -1, -1, side * side, -1, -1)
         keys = self.to_map(windows.flatten(4), map_size, shifts)
         keys = rearrange(keys, "1 (k yx) h w -> (h w) k yx", yx=2)
         seen = None
@@ -85,15 +86,14 @@ class WindowAttention(nn.Module):
         if any(shifts) or not tiled((height, width), side):
             bias = bias + _mask((height, width), padded, side, shifts, x.device)
 
-        to_windows = "b (three heads d) (rows wy) (cols wx) -> three b (rows cols) heads (wy wx) d"
-        q, k, v = rearrange(self.to_qkv(x), to_windows, three=3, heads=self.num_heads, wy=side, wx=side)
+        q, k, v = to_windows(self.to_qkv(x), self.num_heads, side, parts=3)
         return q, k, v, bias
 
     def to_map(self, windows: Tensor, map_size: tuple[int, int], shifts: tuple[int, int]) -> Tensor:
         """What the pixels of windows hold (B, windows, heads, pixels, d), back on the map (B, heads * d, H, W)."""
         (height, width), side = map_size, self.window_size
-        to_map = "b (rows cols) heads (wy wx) d -> b (rows wy) (cols wx) (heads d)"
-        out = rearrange(windows, to_map, rows=(height + side - 1) // side, wy=side).permute(0, 3, 1, 2)
+        padded = (-(-height // side) * side, -(-width // side) * side)
+        out = from_windows(windows, padded, side)
         if any(shifts):
             out = torch.roll(out, shifts, dims=(2, 3))
         return out[:, :, :height, :width]
@@ -163,8 +163,8 @@ def _mask(
         # Before rolling: the pixels of the last window, which the roll cuts in two, are told apart from the others.
         parts.append((axis >= whole - side).long() + (axis >= whole - shift) if shift else torch.zeros_like(axis))
         real.append((axis + shift) % whole < n)
-    to_windows = "(rows wy) (cols wx) -> (rows cols) (wy wx)"
-    part = rearrange(parts[0][:, None] * 3 + parts[1], to_windows, wy=side, wx=side)
-    inside = rearrange(real[0][:, None] & real[1], to_windows, wy=side, wx=side)
+    cut = "(rows wy) (cols wx) -> (rows cols) (wy wx)"
+    part = rearrange(parts[0][:, None] * 3 + parts[1], cut, wy=side, wx=side)
+    inside = rearrange(real[0][:, None] & real[1], cut, wy=side, wx=side)
     mask = torch.zeros(1, device=device).where(part[:, :, None] == part[:, None, :], -100.0)
     return mask.masked_fill(~inside[:, None, :], float("-inf"))[:, None]
