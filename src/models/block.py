@@ -9,8 +9,7 @@ class Block(nn.Module):
 
     Args:
         local_perception: what happens to x before.
-        attention: (B, C, H, W) to (B, C, H, W).
-        feed_forward: (B, C, H, W) and the norm before it to (B, C, H, W).
+        attention, feed_forward: (B, C, H, W), and the norm before it, to (B, C, H, W).
         scale1, scale2: what happens to the branch of attention and of the feed-forward network.
         drop_path_rate: chance of an image to skip a branch.
     """
@@ -34,5 +33,5 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.local_perception(x)
-        x = x + self.drop_path(self.scale1(self.attention(self.norm1(x))))
+        x = x + self.drop_path(self.scale1(self.attention(x, self.norm1)))
         return x + self.drop_path(self.scale2(self.feed_forward(x, self.norm2)))

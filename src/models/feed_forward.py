@@ -7,9 +7,7 @@ so that what the norm gives needn't be kept in training.
 from torch import Tensor, nn
 
 from src.models.pointwise import Pointwise
-from src.models.recomputed import gelu_then, normed_then
-
-NO_NORM = nn.Identity()
+from src.models.recomputed import NO_NORM, gelu_then, normed_then
 
 
 class PixelwiseFeedForward(nn.Module):

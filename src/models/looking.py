@@ -1,6 +1,6 @@
 """Where a network looks: the keys of each attention and their weights, recorded while it runs.
 
-Every kind of attention answers `look(x)` for an input. `recording` asks it for whatever passes through a network:
+Every kind of attention answers `look(x)` for a normed input. `recording` asks it for whatever passes through a network:
 
     with recording(net) as looks:
         net(images)
@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+
+from src.models.recomputed import NO_NORM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,14 +194,14 @@ def recording(
         raise CannotLook(f"{type(net).__name__} has no {what}, so there is nothing to look at; model=micro has")
     looks: dict[str, list[Look]] = {name: [] for name in found}
 
-    def keep(name: str, module: nn.Module, x: Tensor) -> None:
+    def keep(name: str, module: nn.Module, x: Tensor, norm: nn.Module = NO_NORM) -> None:
         if torch._C._current_graph_task_id() != -1:  # a backward pass, which computes activations again
             return
         with torch.no_grad():
-            looks[name].append(module.look(x[:images], weights=weights).cpu())  # type: ignore[operator]
+            looks[name].append(module.look(norm(x[:images]), weights=weights).cpu())  # type: ignore[operator]
 
     hooks = [
-        module.register_forward_hook(lambda module, given, out, name=name: keep(name, module, given[0]))
+        module.register_forward_hook(lambda module, given, out, name=name: keep(name, module, *given))
         for name, module in found.items()
     ]
     try:

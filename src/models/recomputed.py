@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from src.models.pointwise import Backend, Pointwise
 
+NO_NORM = nn.Identity()
+
 
 def normed_then(norm: nn.Module, layer: Pointwise, x: Tensor) -> Tensor:
     """layer(norm(x)), for x (B, C, H, W)."""

@@ -6,8 +6,10 @@ from functools import partial
 
 import pytest
 import torch
+from timm.layers import LayerNorm2d
 from torch import nn
 
+from src.benchmarks.measure import saved_bytes
 from src.models import bilinear
 from src.models.attention.attend import attend
 from src.models.attention.deformable import Deformable
@@ -212,11 +214,41 @@ def test_shifted_windows_hide_what_was_not_neighbouring():
 
 
 def test_one_window_is_not_shifted():
-    shifted, x = ShiftedWindow().build(STAGE), torch.randn(2, 24, 4, 4)
-    torch.testing.assert_close(shifted(x), shifted.within_windows(x, shifts=(0, 0)))
-    torch.testing.assert_close(shifted(x[:, :, :, :3]), shifted.within_windows(x[:, :, :, :3], shifts=(0, 0)))
-    wide = torch.randn(2, 24, 4, 8)  # moved along x alone
-    torch.testing.assert_close(shifted(wide), shifted.within_windows(wide, shifts=(0, 2)))
+    shifted, plain, x = ShiftedWindow().build(STAGE), Window().build(STAGE), torch.randn(2, 24, 4, 4)
+    plain.load_state_dict(shifted.state_dict())
+    torch.testing.assert_close(shifted(x), plain(x))
+    torch.testing.assert_close(shifted(x[:, :, :, :3]), plain(x[:, :, :, :3]))
+    wide = torch.randn(2, 24, 4, 8)
+    assert shifted.shifts(4, 8) == (0, 2), "along x alone"
+    assert (shifted(wide) - plain(wide)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [*KINDS, Deformable(**BASELINE)], ids=lambda kind: type(kind).__name__)
+def test_a_norm_before_is_the_same_inside(kind):
+    attention, norm, x = (
+        kind.build(STAGE).double(),
+        LayerNorm2d(STAGE.dim, eps=1e-5).double(),
+        image(dtype=torch.float64),
+    )
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    leaves = [x.requires_grad_(), *norm.parameters(), *attention.parameters()]
+    inside, before = attention(x, norm), attention(norm(x))
+    torch.testing.assert_close(inside, before)
+    grads = (torch.autograd.grad(y.square().sum(), leaves, allow_unused=True) for y in (inside, before))
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize(
+    "kind", [Window(), ShiftedWindow(), Neighborhood(), Global(), Pooling()], ids=lambda k: type(k).__name__
+)
+def test_what_a_norm_makes_is_not_kept_where_one_layer_reads_it(kind):
+    attention, norm, x = kind.build(STAGE), LayerNorm2d(STAGE.dim, eps=1e-5), torch.randn(2, STAGE.dim, 8, 8)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    there = [x, *attention.parameters(), *attention.buffers(), *norm.parameters()]
+    inside, before = (saved_bytes(f, there) for f in (lambda: attention(x, norm), lambda: attention(norm(x))))
+    rolled = x.nbytes if isinstance(kind, ShiftedWindow) else 0  # the rolled map is another, kept in its place
+    assert before - inside == x.nbytes + 2 * 4 * 2 * 64 - rolled, "the map, and means and deviations of its pixels"
 
 
 def test_attend_is_scaled_dot_product_attention():

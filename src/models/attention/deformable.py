@@ -13,6 +13,7 @@ from src.models.attention.heads import to_heads, to_map
 from src.models.geometry import GeometryError, nearest, size
 from src.models.looking import Look
 from src.models.pointwise import Pointwise
+from src.models.recomputed import NO_NORM
 from src.models.reference_grid import Grid
 from src.models.sampling import Sampling
 from src.models.stage import Stage
@@ -54,7 +55,8 @@ class DeformableAttention(nn.Module):
         self.position_bias, self.local_encoding = position_bias, local_encoding
         self.proj = Pointwise(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.Module = NO_NORM) -> Tensor:
+        x = norm(x)
         q = self.to_q(x)
 
         # Where to look: a uniform grid, moved by offsets read from the queries.

@@ -10,6 +10,7 @@ from torchvision.ops import deform_conv2d
 from src.models.geometry import GeometryError, nearest
 from src.models.looking import Look, to_positions
 from src.models.pointwise import Pointwise
+from src.models.recomputed import NO_NORM
 from src.models.stage import Stage
 
 POINTS = 9  # of a 3x3 kernel
@@ -32,7 +33,8 @@ class DeformableConvolution(nn.Module):
         self.kernel = nn.Conv2d(dim, dim, 3, padding=1, groups=groups)
         self.proj = Pointwise(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: nn.Module = NO_NORM) -> Tensor:
+        x = norm(x)
         offset, loudness = self.choose_points(x)
         # In float32 also under autocast, which doesn't know this operator: positions would be rounded.
         read = deform_conv2d(

@@ -16,6 +16,7 @@ from src.models.attention.heads import to_heads, to_map
 from src.models.geometry import GeometryError, nearest
 from src.models.looking import Look, to_positions
 from src.models.pointwise import Pointwise
+from src.models.recomputed import NO_NORM, normed_then
 from src.models.stage import Stage
 
 # Longest side of a tile, in pixels. Measured for neighborhoods of 3 to 13 pixels on maps of 7x7 to 56x56: smaller tiles
@@ -53,13 +54,13 @@ class NeighborhoodAttention(nn.Module):
     def reset_parameters(self) -> None:
         trunc_normal_(self.bias_table, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.attend_nearby(*(part.unflatten(2, x.shape[2:]) for part in self.queries_keys_values(x)))
+    def forward(self, x: Tensor, norm: nn.Module = NO_NORM) -> Tensor:
+        out = self.attend_nearby(*(part.unflatten(2, x.shape[2:]) for part in self.queries_keys_values(x, norm)))
         return self.proj(to_map(out.flatten(2, 3), (x.shape[2], x.shape[3])))
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, ...]:
+    def queries_keys_values(self, x: Tensor, norm: nn.Module = NO_NORM) -> tuple[Tensor, ...]:
         """Each (B, heads, H * W, d)."""
-        return to_heads(self.to_qkv(x), self.num_heads, parts=3)
+        return to_heads(normed_then(norm, self.to_qkv, x), self.num_heads, parts=3)
 
     def look(self, x: Tensor, *, weights: bool = True) -> Look:
         """The pixels round each query, moved inwards at the border; by the definition, not in tiles."""

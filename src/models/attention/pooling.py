@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from src.models.geometry import GeometryError, nearest
 from src.models.looking import Look, to_positions
 from src.models.pointwise import Pointwise
+from src.models.recomputed import NO_NORM, normed_then
 from src.models.stage import Stage
 
 
@@ -28,8 +29,8 @@ class AveragePoolingMixer(nn.Module):
         self.mean = nn.AvgPool2d(neighborhood_size, 1, neighborhood_size // 2, count_include_pad=False)
         self.proj = Pointwise(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(self.mean(self.to_v(x)))
+    def forward(self, x: Tensor, norm: nn.Module = NO_NORM) -> Tensor:
+        return self.proj(self.mean(normed_then(norm, self.to_v, x)))
 
     def look(self, x: Tensor, *, weights: bool = True) -> Look:
         """The pixels round each query, of equal weight; of those off the map none."""

@@ -11,6 +11,7 @@ from src.models.geometry import GeometryError, nearest, size
 from src.models.looking import Look, patch_centres
 from src.models.pad import pad_to_multiple
 from src.models.pointwise import Pointwise
+from src.models.recomputed import NO_NORM
 from src.models.stage import Stage
 
 
@@ -34,8 +35,8 @@ class SpatialReductionAttention(nn.Module):
         self.to_kv = Pointwise(dim, 2 * dim)
         self.proj = Pointwise(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(to_map(attend(*self.queries_keys_values(x)), (x.shape[2], x.shape[3])))
+    def forward(self, x: Tensor, norm: nn.Module = NO_NORM) -> Tensor:
+        return self.proj(to_map(attend(*self.queries_keys_values(norm(x))), (x.shape[2], x.shape[3])))
 
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Each (B, heads, pixels or patches, d)."""

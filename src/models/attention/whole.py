@@ -12,6 +12,7 @@ from src.models.attention.attend import attend, attention_weights
 from src.models.attention.heads import to_heads, to_map
 from src.models.looking import Look, pixel_positions
 from src.models.pointwise import Pointwise
+from src.models.recomputed import NO_NORM, normed_then
 from src.models.stage import Stage
 
 
@@ -36,14 +37,14 @@ class GlobalAttention(nn.Module):
     def reset_parameters(self) -> None:
         trunc_normal_(self.bias_table, std=0.01)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.queries_keys_values(x)
+    def forward(self, x: Tensor, norm: nn.Module = NO_NORM) -> Tensor:
+        q, k, v = self.queries_keys_values(x, norm)
         out = attend(q, k, v, self.bias(x.shape[2], x.shape[3]))
         return self.proj(to_map(out, (x.shape[2], x.shape[3])))
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, ...]:
+    def queries_keys_values(self, x: Tensor, norm: nn.Module = NO_NORM) -> tuple[Tensor, ...]:
         """Each (B, heads, H * W, d)."""
-        return to_heads(self.to_qkv(x), self.num_heads, parts=3)
+        return to_heads(normed_then(norm, self.to_qkv, x), self.num_heads, parts=3)
 
     def look(self, x: Tensor, *, weights: bool = True) -> Look:
         """All pixels, shared by all queries."""

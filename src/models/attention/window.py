@@ -12,6 +12,7 @@ from src.models.attention.heads import from_windows, to_windows
 from src.models.looking import Look, to_positions
 from src.models.pad import pad_to_multiple, tiled
 from src.models.pointwise import Pointwise
+from src.models.recomputed import NO_NORM, normed_then
 from src.models.stage import Stage
 
 
@@ -40,18 +41,14 @@ class WindowAttention(nn.Module):
     def reset_parameters(self) -> None:
         trunc_normal_(self.bias_table, std=0.01)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.within_windows(x, shifts=self.shifts(x.shape[2], x.shape[3]))
+    def forward(self, x: Tensor, norm: nn.Module = NO_NORM) -> Tensor:
+        shifts = self.shifts(x.shape[2], x.shape[3])
+        q, k, v, bias = self.compared(x, shifts, norm)
+        return self.proj(self.to_map(attend(q, k, v, bias), (x.shape[2], x.shape[3]), shifts))
 
     def shifts(self, height: int, width: int) -> tuple[int, int]:
         """How far windows are moved on a map of this size, down and to the right: not at all."""
         return 0, 0
-
-    def within_windows(self, x: Tensor, shifts: tuple[int, int]) -> Tensor:
-        """(B, C, H, W) to the same, by windows moved down and to the right by `shifts`."""
-        height, width = x.shape[2:]
-        q, k, v, bias = self.compared(x, shifts)
-        return self.proj(self.to_map(attend(q, k, v, bias), (height, width), shifts))
 
     def look(self, x: Tensor, *, weights: bool = True) -> Look:
         """The pixels of each query's window; those that it is kept from, and padding, have weight 0."""
@@ -76,8 +73,11 @@ class WindowAttention(nn.Module):
             weights=seen,
         )
 
-    def compared(self, x: Tensor, shifts: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, windows, heads, pixels, d), and what is added to their scores."""
+    def compared(
+        self, x: Tensor, shifts: tuple[int, int], norm: nn.Module = NO_NORM
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, windows, heads, pixels, d) by windows moved down and to the right by `shifts`,
+        and what is added to their scores."""
         (height, width), side = x.shape[2:], self.window_size
         x = pad_to_multiple(x, side)
         padded, bias = (x.shape[2], x.shape[3]), self.bias_table.flatten(1)[:, self.displacement]
@@ -86,7 +86,7 @@ class WindowAttention(nn.Module):
         if any(shifts) or not tiled((height, width), side):
             bias = bias + _mask((height, width), padded, side, shifts, x.device)
 
-        q, k, v = to_windows(self.to_qkv(x), self.num_heads, side, parts=3)
+        q, k, v = to_windows(normed_then(norm, self.to_qkv, x), self.num_heads, side, parts=3)
         return q, k, v, bias
 
     def to_map(self, windows: Tensor, map_size: tuple[int, int], shifts: tuple[int, int]) -> Tensor:

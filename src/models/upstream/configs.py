@@ -182,8 +182,8 @@ def build_block(kind: str, config: Mapping[str, Any], release: str = "v1") -> nn
 class AlwaysShiftedWindowAttention(ShiftedWindowAttention):
     """Quirk `lone_window_shifted`: the published code shifts even where a single window covers the map."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.within_windows(x, shifts=(self.shift, self.shift))
+    def shifts(self, height: int, width: int) -> tuple[int, int]:
+        return self.shift, self.shift
 
 
 @dataclass(frozen=True)
