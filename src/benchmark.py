@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from src.benchmarks.options import Options
+from src.freed_memory import keep_freed_memory
 from src.runs.exit_codes import INTERRUPTED, REFUSED
 
 OUTPUT = Path("experiments/benchmarks")
@@ -78,4 +79,5 @@ def _rounds(text: str) -> int:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

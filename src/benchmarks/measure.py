@@ -11,11 +11,11 @@ import io
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from src.runs.record import write_atomically
 
 MB = 1e6
 
+Name = TypeVar("Name", bound=Hashable)  # of a version
 Version = Callable[[], float]  # does its work once, and returns the seconds that it took
 
 
@@ -82,6 +83,10 @@ class Timing:
     seconds: tuple[float, ...]
     times_as_fast: tuple[float, ...]
 
+    def against(self, baseline: "Timing") -> "Timing":
+        """The same seconds, compared with another version of the same rounds."""
+        return Timing(self.seconds, tuple(b / s for b, s in zip(baseline.seconds, self.seconds, strict=True)))
+
     def row(self) -> dict[str, float | int]:
         """Columns of a table: the ratio first."""
         ratio, ms = Spread.of(self.times_as_fast), Spread.of(1000 * s for s in self.seconds)
@@ -97,13 +102,13 @@ class Timing:
 
 
 def compete(
-    versions: Mapping[str, Version],
+    versions: Mapping[Name, Version],
     *,
-    baseline: str,
+    baseline: Name,
     rounds: int,
     warm_up: int = 1,
     between: Callable[[], object] = gc.collect,
-) -> dict[str, Timing]:
+) -> dict[Name, Timing]:
     """Times versions in turn.
 
     Args:
@@ -116,9 +121,9 @@ def compete(
         ValueError: there is no such baseline.
     """
     if baseline not in versions:
-        raise ValueError(f"no version {baseline!r} to compare with; there are {', '.join(versions)}")
+        raise ValueError(f"no version {baseline!r} to compare with; there are {', '.join(map(str, versions))}")
     names = list(versions)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[Name, list[float]] = {name: [] for name in names}
     for turn in range(-warm_up, rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:

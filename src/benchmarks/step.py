@@ -28,6 +28,7 @@ from src.benchmarks.networks import (
     peer,
 )
 from src.benchmarks.options import Options
+from src.benchmarks.products import Products
 from src.benchmarks.shares import shares
 from src.benchmarks.step_page import figures, said
 from src.reports.figures.save import save
@@ -35,6 +36,7 @@ from src.runs.record import write_atomically
 
 PARTS = ("networks", "scaling", "shares", "loader")
 PRECISIONS = ("float32", "bfloat16")
+PRODUCTS = "datlab's 1x1 convolutions alone"
 PIXELS = 224
 # Images of a batch. The transcription of DAT++ copies the keys of every query and neighbor, and takes seconds for each.
 BATCHES = {"cpu": {"DAT-T": 8, "DAT-T++": 2}, "cuda": {"DAT-T": 128, "DAT-T++": 128}}
@@ -73,10 +75,10 @@ def _cases(parts: tuple[str, ...], options: Options) -> list[tuple[str, float, A
     """Name, weight and function of each."""
     found: list[tuple[str, float, Any]] = []
     for family in FAMILIES:
+        if "networks" in parts:
+            found.append((family, 10, partial(_networks, options, family)))
         for precision in PRECISIONS:
             what = f"{family}, {precision}"
-            if "networks" in parts:
-                found.append((what, 6 if precision == "float32" else 4, partial(_networks, options, family, precision)))
             if "shares" in parts:
                 found.append((f"{what}: where time goes", 1, partial(_shares, options, family, precision)))
     if "scaling" in parts:
@@ -98,32 +100,46 @@ def _batch(options: Options, family: str) -> int:
     return QUICK_BATCH if options.quick else BATCHES[options.device][family]
 
 
-def _networks(options: Options, family: str, precision: str, table: Table) -> None:
+def _networks(options: Options, family: str, table: Table) -> None:
+    """Both precisions in one competition, so that bfloat16 can be compared with float32."""
     device, batch = options.device, _batch(options, family)
     builders = contestants(family, compiled=device == "cuda", quick=options.quick)
     nets = {name: build().to(device) for name, build in builders.items()}
-    steps = _steps(nets, batch, PIXELS, precision, device)
-    alike({name: net.eval() for name, net in nets.items()}, steps[OURS].images[:1])
-    for net in nets.values():
-        net.train()
-    saved = {name: step.saved_bytes() for name, step in steps.items()}
-    versions = {name: timed(step, device) for name, step in steps.items()}
+    alike({name: net.eval() for name, net in nets.items()}, torch.randn(1, 3, PIXELS, PIXELS, device=device))
+    steps = {p: _steps(nets, batch, PIXELS, p, device) for p in PRECISIONS}
+    works: dict[tuple[str, str], Step | Products] = {
+        (name, p): step for p, by_name in steps.items() for name, step in by_name.items()
+    }
+    works |= {(PRODUCTS, p): Products(by_name[OURS]) for p, by_name in steps.items()}
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    found = compete(versions, baseline=TRANSCRIPTION, rounds=rounds)
-    for name, timing in found.items():
-        table.add(
-            part="networks",
-            family=family,
-            version=name,
-            precision=precision,
-            **timing.row(),
-            saved_mb=saved[name] / MB,
-            saved_ratio=saved[name] / saved[TRANSCRIPTION],
-            peak_mb=_mb(peak_bytes(steps[name], device)),
-            batch=batch,
-            pixels=PIXELS,
-            images_per_second=batch / Spread.of(timing.seconds).median,
-        )
+    versions = {key: timed(work, device) for key, work in works.items()}
+    found = compete(versions, baseline=(TRANSCRIPTION, PRECISIONS[0]), rounds=rounds)
+    for precision in PRECISIONS:
+        baseline = found[TRANSCRIPTION, precision]
+        saved = {name: step.saved_bytes() for name, step in steps[precision].items()}
+        for name in (*nets, PRODUCTS):
+            timing, work = found[name, precision], works[name, precision]
+            memory = (
+                {
+                    "saved_mb": saved[name] / MB,
+                    "saved_ratio": saved[name] / saved[TRANSCRIPTION],
+                    "peak_mb": _mb(peak_bytes(work, device)),
+                }
+                if isinstance(work, Step)
+                else {}
+            )
+            table.add(
+                part="networks",
+                family=family,
+                version=name,
+                precision=precision,
+                **timing.against(baseline).row(),
+                times_as_fast_as_float32=Spread.of(timing.times_as_fast).median,
+                **memory,
+                batch=batch,
+                pixels=PIXELS,
+                images_per_second=batch / Spread.of(timing.seconds).median,
+            )
 
 
 def _mb(found: int | None) -> float | None:

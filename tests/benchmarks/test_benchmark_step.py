@@ -1,14 +1,19 @@
 """The benchmark of steps, on networks so small that it takes seconds: every part, its table, its page."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from src import benchmark
 from src.benchmarks import networks, step
 from src.benchmarks.loader import images_per_second, photographs
 from src.benchmarks.measure import read_table
+from src.benchmarks.products import Products
 from src.benchmarks.shares import KINDS, REST, kind_of, shares
 from src.benchmarks.step_page import cores, said
+from src.models.pointwise import Backend, Pointwise
 from src.readme import ROOT
 from tests.reference.published_dat import published_config
 
@@ -45,13 +50,48 @@ def test_every_part_gives_rows_and_a_page(small, tmp_path, capsys):
     assert page in capsys.readouterr().out
     assert {"networks.svg", "networks-dark.svg", "scaling.svg"} <= {path.name for path in tmp_path.iterdir()}
     of = {(row["family"], row["precision"], row["version"]): row for row in rows if row["part"] == "networks"}
-    assert len(of) == 2 * 4
+    assert len(of) == 2 * 5
     for family in networks.FAMILIES:
         plain, again = (of[family, "float32", name]["saved_ratio"] for name in (networks.OURS, networks.RECOMPUTED))
         assert again < plain < 1
         assert of[family, "float32", networks.TRANSCRIPTION]["times_as_fast"] == 1
     found = [row["share"] for row in rows if row["part"] == "shares" and row["version"] == networks.OURS]
     assert sum(found) == pytest.approx(2, abs=1e-3)  # of two families
+
+
+def test_products_are_those_of_the_step(small):
+    net, images = networks.ours("DAT-T", pixels=PIXELS), torch.randn(2, 3, PIXELS, PIXELS)
+    whole = networks.Step(net, images, torch.zeros(2, dtype=torch.long), "float32")
+    choices = [layer.choice for layer in net.modules() if isinstance(layer, Pointwise)]
+    products = Products(whole)
+    assert [layer.choice for layer in net.modules() if isinstance(layer, Pointwise)] == choices, "as it was"
+    with FlopCounterMode(display=False) as alone:
+        products()
+    counted = 0
+    for layer in (layer for layer in net.modules() if isinstance(layer, Pointwise)):
+        with recorded_sizes(layer) as sizes:
+            whole.loss()
+        counted += sum(3 * 2 * pixels * layer.weight.numel() for pixels in sizes)
+    assert alone.get_total_flops() == counted > 0
+
+
+@contextmanager
+def recorded_sizes(layer):
+    """Pixels that a layer is given, image by image together, however it is called."""
+    sizes, choice = [], layer.choice
+
+    def watched(device):
+        backend = choice(device)
+
+        def product(x, weight, bias):
+            sizes.append(x.numel() // x.shape[1])
+            return backend.product(x, weight, bias)
+
+        return Backend(product, backend.gradients)
+
+    layer.choice = watched
+    yield sizes
+    layer.choice = choice
 
 
 def test_one_part_alone(small, tmp_path):
