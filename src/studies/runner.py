@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,8 @@ from src.studies.states import TO_DO, State, state_of, states
 from src.studies.summary import now, summary, work_left
 from src.studies.table import Job, Table
 from src.studies.view import REFRESH, console, lines, live
+
+LOOK_EVERY = 10.0  # seconds
 
 
 def run_jobs(table: Table, jobs: Sequence[Job], engine: Engine) -> int:
@@ -51,11 +54,16 @@ def to_do(table: Table) -> list[Job]:
 
 
 class _Lines:
-    """A line per job that starts or ends, for logs."""
+    """A line per job that starts or ends, for logs.
+
+    How far the study is is read from all run folders, but not at every line: that would cost each job more, the more
+    jobs there are. In between, what the lines themselves tell is counted.
+    """
 
     def __init__(self, table: Table, workers: int):
         self.table, self.workers, self.lock = table, workers, threading.Lock()
-        self.found: list[State] = []
+        self.found: dict[Job, State] = {}
+        self.looked = float("-inf")
 
     def __enter__(self) -> "_Lines":
         return self
@@ -69,11 +77,15 @@ class _Lines:
                 self._say(f"started   {job}")
                 return
             state = state_of(self.table, job)
-            self._say(f"{status:9} {job}{_result(state)}{self._so_far()}")
+            self._say(f"{status:9} {job}{_result(state)}{self._so_far(state)}")
 
-    def _so_far(self) -> str:
-        self.found = states(self.table, self.found)
-        finished, left = sum(state.status == "finished" for state in self.found), work_left(self.found)
+    def _so_far(self, state: State) -> str:
+        if time.monotonic() - self.looked > LOOK_EVERY:
+            self.found = {found.job: found for found in states(self.table, list(self.found.values()))}
+            self.looked = time.monotonic()
+        self.found[state.job] = state
+        found = list(self.found.values())
+        finished, left = sum(state.status == "finished" for state in found), work_left(found)
         about = f", about {duration(left / self.workers)} left" if left else ""
         return f"; {finished} of {len(self.table.jobs)} finished{about}"
 

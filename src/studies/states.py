@@ -68,7 +68,9 @@ def states(table: Table, before: Sequence[State] = ()) -> list[State]:
 
 
 def state_of(table: Table, job: Job) -> State:
-    return _state(table, job, _places(table.runs, {job.identity})[job.identity])
+    """One job; of a run that is finished where it belongs, no other folder is looked at, however many there are."""
+    own = _state(table, job, [table.folder(job)])
+    return own if own.status == "finished" else _state(table, job, _places(table.runs, {job.identity})[job.identity])
 
 
 def _places(runs: Path, identities: set[str]) -> Mapping[str, Sequence[Path]]:
