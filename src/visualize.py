@@ -18,10 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from src.runs.exit_codes import INTERRUPTED, REFUSED
+from src.commands import command
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +26,9 @@ KEYS = ("run", "weights", "image", "images", "query", "blocks", "out")
 FIRST, MANY = "0,1,2", "0:32"  # test images to draw and to average over, if nothing is said
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 2 for what the user can put right, 130 after Ctrl-C."""
+@command(interrupted="what is written stays, and the same command begins anew")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draws or measures what is asked for."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(
         prog="python -m src.visualize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -41,15 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and words[0] in ("compare", "fields"):
         act = {"compare": compare, "fields": fields}[words[0]]
         words = words[1:]
-    try:
-        act(*_options(words))
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
-        return REFUSED
-    except KeyboardInterrupt:
-        print("interrupted; what is written stays, and the same command begins anew", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    act(*_options(words))
 
 
 def draw(said: Mapping[str, list[str]], overrides: list[str]) -> None:
