@@ -13,7 +13,7 @@ from src.config import CONF
 
 # All command lines; what each may load before it answers is in test_imports.py.
 COMMANDS = (
-    *("benchmark", "demo", "report", "study", "sync", "table", "train"),
+    *("benchmark", "checkpoint", "demo", "evaluate", "export", "points", "report", "study", "sync", "table", "train"),
     *("visualize", "where_it_looks"),
 )
 LINES = """

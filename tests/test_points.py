@@ -9,8 +9,8 @@ from smallest_run import SMALLEST
 
 from src.callbacks.offset_diagnostics import MEASURED_IMAGES, OffsetDiagnostics
 from src.config import build, build_model, load_config
+from src.looking.points import IMAGES, SIDE, points_on
 from src.models.attention.deformable import DeformableAttention
-from src.points import IMAGES, SIDE, points_on
 from src.reports.points import read_points, write_points
 
 
@@ -62,7 +62,7 @@ def test_a_network_without_points_has_none():
 def test_large_images_are_shrunk_with_their_points(monkeypatch):
     net, data = made()
     whole = points_on(net, data)
-    monkeypatch.setattr("src.points.SIDE", data.image_size // 2)
+    monkeypatch.setattr("src.looking.points.SIDE", data.image_size // 2)
     half = points_on(net, data)
     assert SIDE > half.images.shape[1] == data.image_size // 2
     for name, block in half.blocks.items():

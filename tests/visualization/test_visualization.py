@@ -11,7 +11,6 @@ from PIL import Image
 from smallest_run import SMALLEST
 from torchvision import transforms
 
-from src.checkpoint import export_run
 from src.config import build, build_model, load_config
 from src.data.base import DataError
 from src.models.looking import Look
@@ -25,6 +24,7 @@ from src.visualization.rollout import Rollout, mixing, received
 from src.visualization.subjects import Frame, Subject, frame_of, from_files, from_tests, picture_files, transform_of
 from src.visualization.view import NoSuchBlock, view
 from src.visualize import main
+from src.weight_files import export_run
 
 PHOTO = ("data=imagenet", "data.crop=0.875")
 
