@@ -162,14 +162,16 @@ def _pictures(said: Mapping[str, list[str]], first: str) -> list[Path] | list[in
     """Files, or numbers of test images.
 
     Raises:
-        DataError, ValueError: there is no such file, or it isn't clear which are meant.
+        DataError, ValueError: there is no such file, one can't be read, or it isn't clear which are meant.
     """
-    from src.visualization.subjects import picture_files
+    from src.visualization.subjects import picture_files, refuse_unreadable
 
     if said["image"] and said["images"]:
         raise ValueError("image= names files, images= numbers of test images; give one of them")
     if said["image"]:
-        return [file for value in said["image"] for file in picture_files(Path(value).expanduser())]
+        files = [file for value in said["image"] for file in picture_files(Path(value).expanduser())]
+        refuse_unreadable(files)
+        return files
     return _numbers(_last(said, "images", first))
 
 

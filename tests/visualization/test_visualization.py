@@ -342,6 +342,26 @@ def test_bad_input_is_one_line(words, line, capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("act", [[], ["compare"], ["fields"]])
+def test_broken_pictures_of_a_folder_are_named_before_any_is_drawn(act, tmp_path, capsys):
+    folder, noise = tmp_path / "pictures", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    folder.mkdir()
+    for name in ("a.jpg", "b.png", "cut.jpg", "cut.png"):
+        Image.fromarray(noise).save(folder / name)
+    for name in ("cut.jpg", "cut.png"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-2000])
+    (folder / "text.png").write_text("no picture")
+    (folder / "empty.png").touch()
+    words = [*act, *SMALLEST, "weights=none", "experiment=baseline", f"out={tmp_path / 'out'}"]
+    assert main([*words, f"image={folder}"]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"{folder}/cut.jpg, {folder}/cut.png, {folder}/empty.png and 1 more can't be read as pictures; "
+        f"replace them, or leave them out\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_of_another_model_are_refused(run, tmp_path, capsys):
     file = tmp_path / "w.safetensors"
     export_run(run, out=file)
