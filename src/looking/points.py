@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.callbacks.offset_diagnostics import deformable_blocks
 from src.data.base import ImageData
 from src.models.attention.deformable import DeformableAttention
-from src.models.looking import eager, recording
+from src.models.looking import attentions, eager, recording
 from src.reports.points import Block, Points
 from src.runs.session import BEST
 
@@ -31,8 +30,7 @@ def points_of(net: nn.Module, images: Tensor) -> Points | None:
 
     The network stays in the mode it was in.
     """
-    blocks = deformable_blocks(net)
-    if not blocks:
+    if not attentions(net, DeformableAttention):
         return None
     training, device = net.training, next(net.parameters()).device
     try:
@@ -43,9 +41,8 @@ def points_of(net: nn.Module, images: Tensor) -> Points | None:
 
     side = min(SIDE, images.shape[-1])
     found: dict[str, Block] = {}
-    for (stage, _), (look,) in zip(blocks, looks.values(), strict=True):
+    for name, (look,) in looks.items():
         assert look.reference is not None
-        name = f"{stage}.{sum(other.startswith(f'{stage}.') for other in found)}"
         reference, points = (_pixels(yx, look.map_size, side) for yx in (look.reference[0], look.points[:, :, 0]))
         found[name] = Block(reference, points)
     return Points(_pictures(images, side), found)
