@@ -9,9 +9,10 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from src.runs.exit_codes import DIVERGED, ELSEWHERE, INTERRUPTED, REFUSED
 from src.runs.session import Diverged, JobFailed, RunningElsewhere, status_of
@@ -78,9 +79,15 @@ def _let_go_of_stdout() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_to_nowhere()
     except OSError:  # a full disk, which Python is to tell of
         pass
+
+
+def _write_to_nowhere() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 # ------------------------------------------------------------------------------------- jobs of Hydra
@@ -91,14 +98,25 @@ def end_with_reader() -> None:
     _on_broken_pipe(signal.SIG_DFL)
 
 
-def _on_broken_pipe(handler: signal.Handlers) -> None:
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, handler)
+def _on_broken_pipe(handler: Any) -> Any:
+    """Sets what happens then; returns what happened before, None where nothing can be set."""
+    if hasattr(signal, "SIGPIPE") and threading.current_thread() is threading.main_thread():  # only it may
+        return signal.signal(signal.SIGPIPE, handler)
+    return None
+
+
+def _stop_without_reader(signum: int, frame: Any) -> None:
+    """As Ctrl-C: a job ends in order, and goes on another time. A write that fails would count as its own failure."""
+    if _nobody_reads():
+        _write_to_nowhere()
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
 def one_line_errors(*, several: bool, again: str) -> Iterator[None]:
     """Ends the process with a line and an exit code where a traceback would not help.
+
+    Once nobody reads stdout any more, as after `| head`, the job is interrupted.
 
     Args:
         several: the command is one job among others in this process, which must go on.
@@ -108,7 +126,7 @@ def one_line_errors(*, several: bool, again: str) -> Iterator[None]:
         CompactHydraException: `several`, and there is no result. Hydra goes on with the others, then prints this
             without a traceback.
     """
-    _on_broken_pipe(signal.SIG_IGN)  # as Python has it: a job goes on without its reader
+    before = _on_broken_pipe(_stop_without_reader)
     try:
         yield
     except BaseException as error:
@@ -125,6 +143,9 @@ def one_line_errors(*, several: bool, again: str) -> Iterator[None]:
         if several and isinstance(error, Exception):  # now: Hydra prints the first one only, after the last job
             log.error("%s: %s", type(error).__name__, error)
         raise
+    finally:
+        if before is not None:
+            _on_broken_pipe(before)
 
 
 def exit_code(error: BaseException) -> int:

@@ -93,6 +93,26 @@ def test_a_reader_that_has_gone_ends_a_command_without_a_word(when, env):
     assert without_reader("-c", LINES, when, **env) == (0, "")
 
 
+JOB = """
+import logging, sys
+from src.commands import one_line_errors
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+with one_line_errors(several=False, again="goes on"):
+    try:
+        for number in range(100_000):
+            logging.info(number) if sys.argv[1:] == ["logs"] else print(number)
+    except Exception as error:
+        raise RuntimeError("this would be recorded as a failure") from error
+    raise RuntimeError("nobody reads, and it still goes on")
+"""
+
+
+@pytest.mark.parametrize("env", [{}, {"PYTHONUNBUFFERED": "1"}])
+@pytest.mark.parametrize("how", ["logs", "prints"])
+def test_a_job_whose_reader_has_gone_is_interrupted_without_a_word(how, env):
+    assert without_reader("-c", JOB, how, **env) == (130, "")
+
+
 def test_a_full_disk_is_told_of():
     if not os.path.exists("/dev/full"):
         pytest.skip("the system has no /dev/full")
