@@ -16,8 +16,8 @@ from importlib import import_module
 from pathlib import Path
 
 from src.benchmarks.options import Options
+from src.commands import command
 from src.freed_memory import keep_freed_memory
-from src.runs.exit_codes import INTERRUPTED, REFUSED
 
 OUTPUT = Path("experiments/benchmarks")
 TARGETS = {
@@ -29,8 +29,9 @@ TARGETS = {
 FEWEST_ROUNDS = 2  # a spread needs them
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 2 for what the user can put right."""
+@command()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures what is asked for."""
     options = _parser().parse_args(arguments)
     asked = Options(
         output=options.output or OUTPUT / options.target,
@@ -42,13 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         import_module(f"src.benchmarks.{options.target}").run(asked)
-        return 0
-    except (ValueError, OSError) as error:
-        print(str(error) or type(error).__name__, file=sys.stderr)
-        return REFUSED
     except KeyboardInterrupt:
-        print(f"interrupted; {asked.output} keeps the rows so far", file=sys.stderr)
-        return INTERRUPTED
+        raise KeyboardInterrupt(f"{asked.output} keeps the rows so far") from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+from src.commands import command
 from src.runs.durations import duration
 from src.studies.states import states
 from src.studies.table import find_tables, read_table
@@ -14,8 +15,10 @@ from src.table import markdown, rows_of, write_csv
 STUDY = "demo"
 
 
+@command(interrupted="the same command goes on with what isn't finished")
 def demo() -> int:
     """Runs what isn't finished; the exit code is that of the study."""
+    argparse.ArgumentParser(prog="python -m src.demo", description=__doc__).parse_args()  # a question starts nothing
     began = time.monotonic()
     print("the next line comes after about 20 s", flush=True)
     code = main(["run", STUDY])
@@ -35,5 +38,4 @@ def demo() -> int:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__).parse_args()  # so that a question isn't taken for a start
     sys.exit(demo())

@@ -5,101 +5,41 @@ can be exported, ours among them (`src/models/registry.py`).
 """
 
 import argparse
-import contextlib
-import importlib.util
-import io
-import logging
-import warnings
-from collections.abc import Iterator
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from src.commands import command
 
-OPSET = 20  # the first with which operators for bilinear reading are as torch's
-
-
-class NotInstalled(RuntimeError):
-    """A package of the extra `export` is missing."""
+LONGEST = 300  # characters of an error: torch says it in many lines
 
 
-def to_onnx(net: nn.Module, path: Path, *, image_size: tuple[int, int], channels: int = 3) -> None:
-    """Writes `net`, in evaluation mode, as ONNX from images (batch, C, H, W) to logits.
-
-    Raises:
-        NotInstalled: the packages that it takes.
-    """
-    if missing := [package for package in ("onnx", "onnxscript") if importlib.util.find_spec(package) is None]:
-        raise NotInstalled(f'{" and ".join(missing)} not installed: pip install "datlab[export]"')
-    # Two images: with one, torch takes the batch for a constant.
-    images = (torch.zeros(2, channels, *image_size),)
-    with _quietly():
-        torch.onnx.export(
-            net.eval(),
-            images,
-            path,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,
-            verbose=False,
-        )
-
-
-def difference(net: nn.Module, path: Path, images: Tensor) -> float:
-    """The largest difference between the logits of the file, in onnxruntime, and of `net`, relative to the largest.
-
-    Raises:
-        NotInstalled: onnxruntime.
-    """
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise NotInstalled('onnxruntime not installed: pip install "datlab[export]"')
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"images": images.numpy()})
-    with torch.no_grad():
-        expected = net.eval()(images)
-    return float((torch.from_numpy(logits) - expected).abs().max() / expected.abs().max())
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the exporter's remarks on its own operators."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        registration.setLevel(level)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@command()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the file, and says how it differs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m src.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", help="dat_tiny, datpp_base, or another name of timm's")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the ONNX file to write")
     parser.add_argument("--weights", type=Path, help="a safetensors file, such as python -m src.checkpoint writes")
     parser.add_argument("--classes", type=int, default=1000, help="of the weights; 1000 unless told")
     parser.add_argument("--image-size", type=int, help="height and width in pixels; the model's own unless told")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
-        said = export(arguments)
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
-        parser.exit(2, f"{parser.prog}: {' '.join(str(error).split())[:300]}\n")  # torch says it in many lines
-    print(said)
+        print(export(options))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(" ".join(str(error).split())[:LONGEST]) from error
 
 
 def export(arguments: argparse.Namespace) -> str:
     """What the command does; returns what it says."""
     import timm  # after the arguments are known to be right: it takes seconds
+    import torch
 
     import src.models  # noqa: F401 (our names)
+    from src.onnx_files import NotInstalled, difference, to_onnx
     from src.timm_models import own_size
 
     if not timm.is_model(arguments.model):
@@ -122,4 +62,4 @@ def export(arguments: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

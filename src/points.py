@@ -6,99 +6,28 @@ python -m src.points runs/table6_geometry
 """
 
 import argparse
-import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from src.callbacks.offset_diagnostics import deformable_blocks
-from src.data.base import ImageData
-from src.models.attention.deformable import DeformableAttention
-from src.models.looking import eager, recording
-from src.reports.points import POINTS, Block, Points, read_points, write_points
+from src.commands import command
+from src.reports.points import POINTS, read_points, write_points
 from src.runs.record import find_records
-from src.runs.session import BEST
-
-log = logging.getLogger(__name__)
-
-IMAGES = 3  # of the test set, the first ones
-SIDE = 128  # pixels of a picture; larger images are shrunk to it
 
 
-def points_on(net: nn.Module, data: ImageData, count: int = IMAGES) -> Points | None:
-    """As `points_of`, on the first `count` test images."""
-    dataset = data.dataset("test")
-    return points_of(net, torch.stack([dataset[number][0] for number in range(min(count, data.length("test")))]))
-
-
-def points_of(net: nn.Module, images: Tensor) -> Points | None:
-    """Points of every deformable block on images (N, 3, H, W); None for networks without such blocks.
-
-    The network stays in the mode it was in.
-    """
-    blocks = deformable_blocks(net)
-    if not blocks:
-        return None
-    training, device = net.training, next(net.parameters()).device
-    try:
-        with torch.no_grad(), eager(net), recording(net, kind=DeformableAttention, weights=False) as looks:
-            net.eval()(images.to(device))
-    finally:
-        net.train(training)
-
-    side = min(SIDE, images.shape[-1])
-    found: dict[str, Block] = {}
-    for (stage, _), (look,) in zip(blocks, looks.values(), strict=True):
-        assert look.reference is not None
-        name = f"{stage}.{sum(other.startswith(f'{stage}.') for other in found)}"
-        reference, points = (_pixels(yx, look.map_size, side) for yx in (look.reference[0], look.points[:, :, 0]))
-        found[name] = Block(reference, points)
-    return Points(_pictures(images, side), found)
-
-
-def _pixels(yx: Tensor, map_size: tuple[int, int], side: int) -> np.ndarray:
-    """From -1..1, the centres of the border pixels of the map, to (x, y) in pixels of a picture."""
-    size = yx.new_tensor(map_size)
-    position = (yx.float() + 1) / 2 * (size - 1) + 0.5
-    return (position * (side / size) - 0.5).flip(-1).cpu().numpy()
-
-
-def _pictures(images: Tensor, side: int) -> np.ndarray:
-    """Bytes (N, H, W, 3); each image's own least and greatest value are black and white."""
-    if side < images.shape[-1]:
-        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    return ((images - low) / (high - low).clamp_min(1e-6) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def of_run(record: Mapping[str, Any], count: int = IMAGES) -> Points | None:
-    """As `points_on`, of a finished run with the weights that validation chose.
-
-    Raises:
-        OSError: its checkpoint isn't there.
-    """
-    from src.config import build, build_model
-
-    net = build_model(record["config"])
-    saved = torch.load(Path(record["folder"]) / BEST, weights_only=True, map_location="cpu", mmap=True)
-    weights = {key.removeprefix("net."): value for key, value in saved["state_dict"].items() if key.startswith("net.")}
-    net.load_state_dict(weights)
-    return points_on(net, build(record["config"]["data"]), count)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@command(interrupted="what is written stays, and the same command goes on with the other runs")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the file of each run that has none, and a line for it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m src.points", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", type=Path, help="a run's folder, or one with many")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     records = [record for record in find_records(options.runs) if record["status"] == "finished"]
     if not records:
-        parser.error(f"no finished run below {options.runs}")
+        raise ValueError(f"no finished run below {options.runs}")
+    from src.looking.points import of_run  # torch takes seconds, which --help and an empty folder needn't
+
     for record in records:
         folder = Path(record["folder"])
         if read_points(folder) is not None:
@@ -113,7 +42,6 @@ def main() -> int:
         else:
             write_points(folder / POINTS, points)
             print(f"{folder}: {', '.join(points.blocks)}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 from src.pins import fingerprint_of, pinned
 from src.runs.identity import identity, run_folder
 from src.runs.record import read_record
-from src.runs.session import Terminated, sigterm_interrupts
+from src.runs.session import JobFailed, Terminated, sigterm_interrupts
 
 if TYPE_CHECKING:
     import lightning as L
-
-
-class JobFailed(RuntimeError):
-    """A job has no result; its own output said why."""
 
 
 def train_apart(cfg: dict[str, Any], overrides: list[str]) -> float:

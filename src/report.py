@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.commands import command
 from src.reports.results import Results, results_below, results_of
-from src.runs.exit_codes import REFUSED
 from src.statistics.verdict import MARGIN
 from src.studies.definition import EXPERIMENTS, FILE, StudyError, read_study
 from src.studies.latest import latest_table
@@ -27,17 +27,11 @@ PORT = 8321
 PROJECT = "datlab"  # in W&B, of runs that weren't logged there
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 2 for what the user can put right."""
+@command()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes what is asked for, or serves it."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    options = _parser().parse_intermixed_args(arguments)
-    try:
-        return _report(options)
-    except BrokenPipeError:  # | head
-        return 0
-    except (ValueError, OSError) as error:
-        print(str(error) or type(error).__name__, file=sys.stderr)
-        return REFUSED
+    _report(_parser().parse_intermixed_args(arguments))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(options: argparse.Namespace) -> int:
+def _report(options: argparse.Namespace) -> None:
     from src.reports.report import Report
     from src.reports.write import live_document, write_index, write_report
 
@@ -75,7 +69,7 @@ def _report(options: argparse.Namespace) -> int:
         from src.reports.page.watch import serve
 
         serve(live_document(read), options.watch)
-        return 0
+        return
     study = report.results.table.study
     folder = options.out or _beside(options.study, study)
     print("\n".join(filter(None, [report.answer, report.missing])), flush=True)
@@ -85,7 +79,6 @@ def _report(options: argparse.Namespace) -> int:
         print(f"{write_index(folder.parent)} lists all studies")
     if options.wandb:
         print(_to_wandb(report, written, folder))
-    return 0
 
 
 def _beside(given: str, study: str) -> Path:

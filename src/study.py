@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from src.commands import command
 from src.runs.durations import seconds
-from src.runs.exit_codes import REFUSED
 from src.studies.definition import StudyError, parse_seeds, read_study
 from src.studies.latest import latest_table
 from src.studies.snapshot import folder_of
@@ -28,18 +28,13 @@ if TYPE_CHECKING:  # importing torch takes seconds, which only plan and run need
 RUNS = "runs"  # conf/train.yaml's
 
 
+@command()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 1 if jobs have no result, 2 for what the user can put right."""
+    """Returns the exit code: 0 for success, 1 if jobs have no result."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)  # stdout may be read by scripts
     options = _parser().parse_args(arguments)
-    try:
-        code: int = options.act(options)
-        return code
-    except (ValueError, OSError) as error:
-        print(str(error) or type(error).__name__, file=sys.stderr)
-        return REFUSED
-    except BrokenPipeError:  # | head
-        return 0
+    code: int = options.act(options)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, act: Any, text: str) -> argparse.ArgumentParser:
+    def subcommand(name: str, act: Any, text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
         made.set_defaults(act=act)
         return made
@@ -63,38 +58,40 @@ def _parser() -> argparse.ArgumentParser:
         )
         return made
 
-    plan = with_study(command("plan", _plan, "every job, what it will cost, and what its seeds can show"))
+    plan = with_study(subcommand("plan", _plan, "every job, what it will cost, and what its seeds can show"))
     plan.add_argument("--json", action="store_true", help="for scripts")
     plan.add_argument("--budget", type=seconds, metavar="TIME", help="refuse what takes longer, such as 2h")
     plan.add_argument(
         "--no-probe", action="store_true", help="don't try the variants; estimate from finished runs only"
     )
 
-    run = with_study(command("run", _run, "run what isn't finished"))
+    run = with_study(subcommand("run", _run, "run what isn't finished"))
     run.add_argument("--budget", type=seconds, metavar="TIME", help="refuse what takes longer, such as 2h")
     run.add_argument("--table", metavar="KEY", help="one that was frozen before, with its code, as `status` names it")
     run.add_argument("--detach", action="store_true", help="with engine=slurm: submit, and don't wait")
 
-    status = with_study(command("status", _status, "how far it is"))
+    status = with_study(subcommand("status", _status, "how far it is"))
     status.add_argument("--json", action="store_true", help="for scripts")
     status.add_argument("--once", action="store_true", help="don't follow it on a terminal")
 
-    logs = with_study(command("logs", _logs, "last lines of jobs, and tracebacks of failed ones"))
+    logs = with_study(subcommand("logs", _logs, "last lines of jobs, and tracebacks of failed ones"))
     logs.add_argument("--job", action="append", metavar="ROW[/seedN]", help="only these; else all that have failed")
     logs.add_argument("--lines", type=int, default=20, help="how many (20)")
 
-    retry = with_study(command("retry", _retry, "run failed and diverged jobs once more, diverged ones from the start"))
+    retry = with_study(
+        subcommand("retry", _retry, "run failed and diverged jobs once more, diverged ones from the start")
+    )
     retry.add_argument("--job", action="append", metavar="ROW[/seedN]", help="only these")
 
-    clean = command("clean", _clean, "what no longer matches a config; removes nothing without --delete")
+    clean = subcommand("clean", _clean, "what no longer matches a config; removes nothing without --delete")
     clean.add_argument("study", help="a folder of experiments/, or the path of a study.yaml")
     clean.add_argument("overrides", nargs="*", metavar="runs=FOLDER", help=f"the folder of all runs ({RUNS})")
     clean.add_argument("--delete", action="store_true", help="remove it")
 
-    pack = with_study(command("pack", _pack, "finished runs without checkpoints, as one file for another machine"))
+    pack = with_study(subcommand("pack", _pack, "finished runs without checkpoints, as one file for another machine"))
     pack.add_argument("-o", "--output", type=Path, help="STUDY.tar.gz, if not said")
 
-    unpack = command("unpack", _unpack, "merge what was packed elsewhere; it counts as done here")
+    unpack = subcommand("unpack", _unpack, "merge what was packed elsewhere; it counts as done here")
     unpack.add_argument("archive", type=Path)
     unpack.add_argument("--runs", type=Path, default=Path(RUNS), help=f"the folder of all runs ({RUNS})")
     unpack.add_argument("--keep-ours", action="store_true", help="where results contradict, keep those here")

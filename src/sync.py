@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.runs.exit_codes import REFUSED
+from src.commands import command
 from src.runs.record import find_records
 from src.runs.session import BEST, CHECKPOINT
 from src.runs.wandb_logger import REPORTS, find_offline_runs, has_key
@@ -50,8 +50,9 @@ class Logged:
         return tuple(file for file in self.files if not is_sent(file))
 
 
+@command(interrupted="what was sent stays, and the same command sends the rest")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 if all is there, 1 if something could not be sent, 2 for what the user can put right."""
+    """Returns the exit code: 0 if all is there, 1 if something could not be sent."""
     parser = argparse.ArgumentParser(
         prog="python -m src.sync", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,11 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="send nothing")
     options = parser.parse_args(arguments)
     if not options.folder.is_dir():
-        print(f"{options.folder} is no folder; give that of a run, of a study or of all runs", file=sys.stderr)
-        return REFUSED
+        raise ValueError(f"{options.folder} is no folder; give that of a run, of a study or of all runs")
     if not (options.dry_run or has_key()):
-        print("not logged in to W&B: run `wandb login`, then this once more", file=sys.stderr)
-        return REFUSED
+        raise ValueError("not logged in to W&B: run `wandb login`, then this once more")
     return sync(options.folder, dry_run=options.dry_run)
 
 

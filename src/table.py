@@ -2,12 +2,14 @@
 
 import argparse
 import csv
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from src.commands import command
 from src.runs.record import find_records
 
 
@@ -96,18 +98,20 @@ def hardware(rows: Iterable[Mapping[str, Any]]) -> str:
     return f"Recorded on {'; '.join(sorted(machines))}."
 
 
+@command()
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, help="a folder of runs, such as runs/demo")
     parser.add_argument("--csv", type=Path, help="also write a row per run to this file")
     arguments = parser.parse_args()
     found = rows(arguments.root)
     if not found:
-        parser.error(f"no finished run below {arguments.root}; start one with python -m src.train study=...")
+        raise ValueError(f"no finished run below {arguments.root}; start one with python -m src.train study=...")
     print(markdown(found))
     if arguments.csv:
         write_csv(found, arguments.csv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from src.commands import one_line_errors
+from src.commands import end_with_reader, one_line_errors
 from src.config import resolve
 from src.freed_memory import keep_freed_memory
 from src.imports import uncollected
@@ -29,4 +29,5 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    end_with_reader()
     main()

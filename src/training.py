@@ -22,11 +22,11 @@ from src.callbacks.stop_signals import StopSignals
 from src.classifier import ImageClassifier
 from src.complexity import count_macs, count_parameters, on_meta
 from src.config import build, build_model
+from src.looking.points import points_on
 from src.models.checkpointing import checkpoint_activations
 from src.models.deformable_op import choose
 from src.models.weights import provenance_of
 from src.pins import fingerprint_of, pinned
-from src.points import points_on
 from src.ranks import end_other_ranks
 from src.recipe import Recipe
 from src.reports.points import POINTS, write_points

@@ -18,10 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from src.runs.exit_codes import INTERRUPTED, REFUSED
+from src.commands import command
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +26,9 @@ KEYS = ("run", "weights", "image", "images", "query", "blocks", "out")
 FIRST, MANY = "0,1,2", "0:32"  # test images to draw and to average over, if nothing is said
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 2 for what the user can put right, 130 after Ctrl-C."""
+@command(interrupted="what is written stays, and the same command begins anew")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draws or measures what is asked for."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(
         prog="python -m src.visualize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -41,15 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and words[0] in ("compare", "fields"):
         act = {"compare": compare, "fields": fields}[words[0]]
         words = words[1:]
-    try:
-        act(*_options(words))
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
-        return REFUSED
-    except KeyboardInterrupt:
-        print("interrupted; what is written stays, and the same command begins anew", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    act(*_options(words))
 
 
 def draw(said: Mapping[str, list[str]], overrides: list[str]) -> None:
@@ -172,14 +162,16 @@ def _pictures(said: Mapping[str, list[str]], first: str) -> list[Path] | list[in
     """Files, or numbers of test images.
 
     Raises:
-        DataError, ValueError: there is no such file, or it isn't clear which are meant.
+        DataError, ValueError: there is no such file, one can't be read, or it isn't clear which are meant.
     """
-    from src.visualization.subjects import picture_files
+    from src.visualization.subjects import picture_files, refuse_unreadable
 
     if said["image"] and said["images"]:
         raise ValueError("image= names files, images= numbers of test images; give one of them")
     if said["image"]:
-        return [file for value in said["image"] for file in picture_files(Path(value).expanduser())]
+        files = [file for value in said["image"] for file in picture_files(Path(value).expanduser())]
+        refuse_unreadable(files)
+        return files
     return _numbers(_last(said, "images", first))
 
 

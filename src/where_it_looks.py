@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.runs.exit_codes import REFUSED
+from src.commands import command
 from src.runs.record import find_records
 
 log = logging.getLogger(__name__)
@@ -20,16 +20,12 @@ log = logging.getLogger(__name__)
 COUNT = 500  # images: those of a seed differ by less than seeds do
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 for success, 2 for what the user can put right."""
+@command(interrupted="what was measured is kept, and the same command measures the rest")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Does what is asked for."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = _parser().parse_args(arguments)
-    try:
-        options.act(options)
-        return 0
-    except (ValueError, OSError) as error:
-        print(str(error) or type(error).__name__, file=sys.stderr)
-        return REFUSED
+    options.act(options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from src.models import upstream, weights
 from src.models.weights import WeightsError, describe, fill, pin
 from src.runs.identity import identity
 from src.runs.record import find_records
+from src.weight_files import export_run, import_published
 
 MODELS = {
     f"{release}.model.dat_{size}": f"{ours}_{size}"
@@ -74,19 +75,13 @@ def imported(published, tmp_path_factory):
     folder, files = tmp_path_factory.mktemp("imported"), {}
     for release, model in (("v1", "dat_tiny"), ("v2", "datpp_tiny")):
         files[release] = folder / f"{model}.safetensors"
-        checkpoint.import_published(published[release], model=model, out=files[release])
+        import_published(published[release], model=model, out=files[release])
     return files
 
 
-def command(monkeypatch, capsys, *arguments):
+def command(capsys, *arguments):
     """(exit code, stdout, stderr) of python -m src.checkpoint."""
-    monkeypatch.setattr(sys, "argv", ["src.checkpoint", *map(str, arguments)])
-    code = 0
-    try:
-        checkpoint.main()
-    except SystemExit as end:
-        code = end.code
-    return code, *capsys.readouterr()
+    return checkpoint.main([*map(str, arguments)]), *capsys.readouterr()
 
 
 # ------------------------------------------------------------------------------------------- import
@@ -133,12 +128,12 @@ def test_a_backbone_is_found_in_whatever_wraps_it(golden, wrapper, prefix, tmp_p
     assert found.left_out == (*expected, "norms.* (8 tensors)", *(["meta"] if wrapper else []))
 
 
-def test_the_backbone_of_a_detector_becomes_weights_without_a_head(published, tmp_path, monkeypatch, capsys):
+def test_the_backbone_of_a_detector_becomes_weights_without_a_head(published, tmp_path, capsys):
     state = torch.load(published["v2"], weights_only=True, mmap=True)["model"]
     detector = {f"backbone.{name}": tensor for name, tensor in without_classifier(state).items()}
     path = saved({"state_dict": detector | {"bbox_head.fc.weight": torch.zeros(3)}}, tmp_path / "detector.pth")
     out = tmp_path / "out.safetensors"
-    code, said, _ = command(monkeypatch, capsys, "import", path, "--model", "datpp_tiny", "-o", out)
+    code, said, _ = command(capsys, "import", path, "--model", "datpp_tiny", "-o", out)
     assert code == 0
     assert "re-initialised  norm.weight, norm.bias, head.weight, head.bias" in said
     assert "left out        bbox_head.* (1 tensors), norms.* (8 tensors)" in said
@@ -150,24 +145,24 @@ def test_the_backbone_of_a_detector_becomes_weights_without_a_head(published, tm
     assert set(report.reinitialised) == {"norm.weight", "norm.bias", *HEAD}
 
 
-def test_the_command_says_what_it_did_and_what_comes_next(published, imported, tmp_path, monkeypatch, capsys):
+def test_the_command_says_what_it_did_and_what_comes_next(published, imported, tmp_path, capsys):
     out = tmp_path / "ten.safetensors"
     arguments = ("import", published["v1"], "--model", "dat_tiny", "--classes", "10", "-o", out)
-    code, said, _ = command(monkeypatch, capsys, *arguments)
+    code, said, _ = command(capsys, *arguments)
     assert code == 0 and "re-initialised  head.weight, head.bias" in said
     assert f"next            python -m src.train model=dat_tiny model.weights={out}" in said
     assert describe(out)["model"]["num_classes"] == 10 and not set(HEAD) & load_file(out).keys()
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
-    code, shown, _ = command(monkeypatch, capsys, "show", out)
+    code, shown, _ = command(capsys, "show", out)
     assert code == 0 and shown.splitlines() == said.splitlines()[: len(shown.splitlines())]
-    _, said, _ = command(monkeypatch, capsys, "show", imported["v1"])
+    _, said, _ = command(capsys, "show", imported["v1"])
     assert "dat_tiny, 224 pixels, 1000 classes" in said and "DAT (CVPR 2022)" in said
 
 
 def test_tables_are_resized_at_import_or_at_loading_alike(published, imported, tmp_path):
     out = tmp_path / "at384.safetensors"
-    about = checkpoint.import_published(published["v1"], model="dat_tiny", image_size=384, out=out)
+    about = import_published(published["v1"], model="dat_tiny", image_size=384, out=out)
     tables = [name for name in facts("v1.model.dat_tiny.keys")["state_dict"] if name.endswith("rpe_table")]
     assert about["resized"] == tables and len(tables) == 4  # windows stay
     cfg = load_config(
@@ -187,9 +182,9 @@ def test_windows_of_another_size_are_resized_too():
     assert (kinds.count("relative_position_bias_table"), kinds.count("rpe_table")) == (14, 10)
 
 
-def test_another_model_is_refused_by_naming_the_one_that_fits(tmp_path, monkeypatch, capsys):
+def test_another_model_is_refused_by_naming_the_one_that_fits(tmp_path, capsys):
     path = saved({"model": names_only("v1.model.dat_small")}, tmp_path / "small.pth")
-    code, out, err = command(monkeypatch, capsys, "import", path, "--model", "dat_tiny", "-o", tmp_path / "out")
+    code, out, err = command(capsys, "import", path, "--model", "dat_tiny", "-o", tmp_path / "out")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert re.search(r"doesn't fit dat_tiny: .* names that this module lacks: stages\.2\.attns\.10.* and \d+ more", err)
     assert err.endswith("it fits --model dat_small\n")
@@ -327,7 +322,7 @@ def exported(tmp_path_factory):
     training.train(tiny(folder))
     (record,) = find_records(folder)
     path = folder / "best.safetensors"
-    checkpoint.export_run(Path(record["folder"]), out=path)
+    export_run(Path(record["folder"]), out=path)
     return record, path
 
 
@@ -336,7 +331,7 @@ def test_every_model_takes_weights():
         assert load_config(f"model={path.stem}")["model"]["weights"] is None
 
 
-def test_a_run_goes_out_whole(exported, monkeypatch, capsys):
+def test_a_run_goes_out_whole(exported, capsys):
     record, path = exported
     saved_net = torch.load(Path(record["folder"], "checkpoints", "best.ckpt"), weights_only=True)["state_dict"]
     ours = load_file(path)
@@ -344,7 +339,7 @@ def test_a_run_goes_out_whole(exported, monkeypatch, capsys):
     assert all(torch.equal(tensor, saved_net[f"net.{name}"]) for name, tensor in ours.items())
     about = describe(path)
     assert about["run"]["identity"] == record["identity"] and about["release"] == "datlab"
-    _, said, _ = command(monkeypatch, capsys, "export", record["folder"], "-o", path)
+    _, said, _ = command(capsys, "export", record["folder"], "-o", path)
     assert (
         f"next            python -m src.evaluate experiment=baseline model=micro model.weights={path} data=digits"
         in said
@@ -353,16 +348,16 @@ def test_a_run_goes_out_whole(exported, monkeypatch, capsys):
 
 def test_export_refuses_what_is_no_run_in_a_line(exported, tmp_path):
     with pytest.raises(WeightsError, match="has no record of a run"):
-        checkpoint.export_run(tmp_path, out=tmp_path / "it")
+        export_run(tmp_path, out=tmp_path / "it")
     (tmp_path / "record.json").write_text(Path(exported[0]["folder"], "record.json").read_text())
     with pytest.raises(WeightsError, match=r"best\.ckpt isn't there"):
-        checkpoint.export_run(tmp_path, out=tmp_path / "it")
+        export_run(tmp_path, out=tmp_path / "it")
 
 
 def test_averaged_weights_are_those_that_go_out(tmp_path):
     training.train(tiny(tmp_path, "recipe.ema_decay=0.5"))
     (record,) = find_records(tmp_path)
-    checkpoint.export_run(Path(record["folder"]), out=tmp_path / "it.safetensors")
+    export_run(Path(record["folder"]), out=tmp_path / "it.safetensors")
     saved_run = torch.load(Path(record["folder"], "checkpoints", "best.ckpt"), weights_only=True)
     ours, name = load_file(tmp_path / "it.safetensors"), "head.weight"
     assert torch.equal(ours[name], saved_run["state_dict"][f"net.{name}"])

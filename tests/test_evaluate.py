@@ -11,10 +11,11 @@ import pytest
 from scipy.stats import binomtest
 from smallest_run import SMALLEST
 
-from src import checkpoint, evaluate, training
+from src import evaluation, training
 from src.config import CONF, load_config
 from src.models.weights import WeightsError, describe, write
 from src.runs.record import find_records
+from src.weight_files import export_run
 
 TINY = (*SMALLEST, "data.test_scenes=30", "logger=csv")
 
@@ -26,7 +27,7 @@ def trained(tmp_path_factory):
     training.train(load_config(*TINY, f"runs={folder}"))
     (record,) = find_records(folder)
     path = folder / "best.safetensors"
-    checkpoint.export_run(Path(record["folder"]), out=path)
+    export_run(Path(record["folder"]), out=path)
     return record, path
 
 
@@ -36,7 +37,7 @@ def config(tmp_path, path, *overrides):
 
 def test_exported_weights_have_exactly_the_accuracy_of_their_run(trained, tmp_path):
     run, path = trained
-    record = evaluate.evaluate(config(tmp_path, path))
+    record = evaluation.evaluate(config(tmp_path, path))
     for key in ("test/acc1", "test/loss", "test/acc1_per_class"):
         assert record["metrics"][key] == run["metrics"][key]
     (folder,) = (tmp_path / "default" / "baseline").iterdir()
@@ -49,8 +50,8 @@ def test_the_record_says_what_was_tested_and_on_what(trained, tmp_path, caplog):
     run, path = trained
     cfg = config(tmp_path, path, "experiment=baseline")
     with caplog.at_level("INFO"):
-        record = evaluate.evaluate(cfg)
-    (file,) = tmp_path.rglob(evaluate.EVALUATION)
+        record = evaluation.evaluate(cfg)
+    (file,) = tmp_path.rglob(evaluation.EVALUATION)
     assert json.loads(file.read_text()) == record
     assert record["config"] == cfg
     assert record["weights"]["sha256"] == cfg["model"]["weights"]["sha256"]
@@ -67,7 +68,7 @@ def test_the_record_says_what_was_tested_and_on_what(trained, tmp_path, caplog):
 
 def test_it_is_computed_once_and_again_when_asked(trained, tmp_path, monkeypatch):
     _, path = trained
-    first = evaluate.evaluate(config(tmp_path, path))
+    first = evaluation.evaluate(config(tmp_path, path))
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(path.read_bytes())
 
@@ -75,14 +76,14 @@ def test_it_is_computed_once_and_again_when_asked(trained, tmp_path, monkeypatch
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "_test", again)
+        patch.setattr(evaluation, "_test", again)
         # What only training depends on, and where the weights lie, doesn't make it another evaluation.
-        assert evaluate.evaluate(config(tmp_path, moved, "seed=3", "recipe.epochs=2")) == first
+        assert evaluation.evaluate(config(tmp_path, moved, "seed=3", "recipe.epochs=2")) == first
         with pytest.raises(AssertionError):
-            evaluate.evaluate(config(tmp_path, path, "rerun=true"))
+            evaluation.evaluate(config(tmp_path, path, "rerun=true"))
         with pytest.raises(AssertionError):
-            evaluate.evaluate(config(tmp_path, path, "data.test_scenes=12"))
-    again = evaluate.evaluate(config(tmp_path, path, "rerun=true"))
+            evaluation.evaluate(config(tmp_path, path, "data.test_scenes=12"))
+    again = evaluation.evaluate(config(tmp_path, path, "rerun=true"))
     assert again["metrics"] == first["metrics"] and again["ended"] > first["ended"]
 
 
@@ -90,29 +91,29 @@ def test_averaged_weights_are_tested_as_their_run_tested_them(tmp_path):
     training.train(load_config(*TINY, f"runs={tmp_path}", "recipe.ema_decay=0.5"))
     (run,) = find_records(tmp_path)
     path = tmp_path / "best.safetensors"
-    checkpoint.export_run(Path(run["folder"]), out=path)
-    metrics = evaluate.evaluate(config(tmp_path, path))["metrics"]
+    export_run(Path(run["folder"]), out=path)
+    metrics = evaluation.evaluate(config(tmp_path, path))["metrics"]
     assert (metrics["test/acc1"], metrics["test/loss"]) == (run["metrics"]["test/acc1"], run["metrics"]["test/loss"])
 
 
 def test_untrained_networks_are_refused(trained, tmp_path):
     _, path = trained
     with pytest.raises(WeightsError, match=r"model\.weights must be given"):
-        evaluate.evaluate(load_config(*TINY, f"runs={tmp_path}"))
+        evaluation.evaluate(load_config(*TINY, f"runs={tmp_path}"))
     headless = tmp_path / "headless.safetensors"
     write(headless, {}, describe(path) | {"reinitialised": []})
     for overrides in (("model.num_classes=12",),):
         with pytest.raises(WeightsError, match=r"has no head\.weight, head\.bias for this network: nothing to test"):
-            evaluate.evaluate(config(tmp_path, path, *overrides))
+            evaluation.evaluate(config(tmp_path, path, *overrides))
     with pytest.raises(WeightsError, match="it lacks stem"):
-        evaluate.evaluate(config(tmp_path, headless))
-    assert not list(tmp_path.rglob(evaluate.EVALUATION))
+        evaluation.evaluate(config(tmp_path, headless))
+    assert not list(tmp_path.rglob(evaluation.EVALUATION))
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 30), (3, 30), (30, 30), (41000, 50000)])
 def test_the_interval_is_wilsons(right, images):
     low, high = binomtest(right, images).proportion_ci(method="wilson")
-    assert evaluate.interval(right, images) == pytest.approx([low, high], abs=1e-6)
+    assert evaluation.interval(right, images) == pytest.approx([low, high], abs=1e-6)
 
 
 def run(*arguments):

@@ -14,11 +14,23 @@ HEAVY = {
 # Each command with what it may have loaded once it has answered, the lightest first: one process asks them all.
 COMMANDS = {
     "src.table --help": set(),
+    "src.checkpoint --help": set(),
+    "src.checkpoint import file.pth --model dat_tiny --classes none": set(),
+    "src.export --help": set(),
+    "src.export dat_tiny": set(),
+    "src.visualize --help": set(),
+    "src.where_it_looks --help": set(),
+    "src.benchmark --help": set(),
     "src.study --help": set(),
+    "src.study plan demo --help": set(),
     "src.study status demo --once runs=nowhere": set(),
     "src.demo": set(),
     "src.train --help": {"hydra"},
+    "src.evaluate --help": {"hydra"},
+    "src.evaluate modle=micro": {"hydra"},
     "src.studies.freeze": {"hydra"},
+    "src.points --help": {"hydra", "numpy"},
+    "src.points nowhere": {"hydra", "numpy"},
     "src.sync --help": {"hydra", "wandb", "numpy"},
     "src.report --help": {"hydra", "wandb", "numpy", "scipy"},
     # Lightning brings torchmetrics, which draws with matplotlib and knows images and sound; timm brings W&B.

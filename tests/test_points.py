@@ -9,9 +9,9 @@ from smallest_run import SMALLEST
 
 from src.callbacks.offset_diagnostics import MEASURED_IMAGES, OffsetDiagnostics
 from src.config import build, build_model, load_config
+from src.looking.points import IMAGES, SIDE, points_on
 from src.models.attention.deformable import DeformableAttention
-from src.points import IMAGES, SIDE, points_on
-from src.reports.points import read_points, write_points
+from src.reports.points import Points, read_points, write_points
 
 
 def made(*overrides):
@@ -22,8 +22,13 @@ def made(*overrides):
 def test_points_of_every_deformable_block():
     net, data = made()
     found = points_on(net, data)
-    count = sum(isinstance(part, DeformableAttention) for part in net.modules())
-    assert len(found.blocks) == count > 0
+    deformable = [
+        f"{name}.{number}"
+        for name, stage in net.stages.items()
+        for number, block in enumerate(stage.blocks)
+        if isinstance(block.attention, DeformableAttention)
+    ]
+    assert list(found.blocks) == deformable == ["three.1", "four.1"]
     assert found.images.shape == (IMAGES, data.image_size, data.image_size, 3)
     for block in found.blocks.values():
         assert block.points.shape[0] == IMAGES
@@ -38,7 +43,7 @@ def test_without_offsets_points_stay_on_the_grid():
 
 def test_a_pixel_of_the_map_is_the_middle_of_its_patch():
     net, data = made("experiment=ablate_no_offset", "reference_grid=aligned")
-    block = points_on(net, data).blocks["four.0"]
+    block = points_on(net, data).blocks["four.1"]
     patch = data.image_size / np.sqrt(len(block.reference))
     middles = np.arange(patch / 2 - 0.5, data.image_size, patch)
     assert sorted(set(block.reference[:, 0].round(3))) == pytest.approx(list(middles), abs=1e-2)
@@ -62,7 +67,7 @@ def test_a_network_without_points_has_none():
 def test_large_images_are_shrunk_with_their_points(monkeypatch):
     net, data = made()
     whole = points_on(net, data)
-    monkeypatch.setattr("src.points.SIDE", data.image_size // 2)
+    monkeypatch.setattr("src.looking.points.SIDE", data.image_size // 2)
     half = points_on(net, data)
     assert SIDE > half.images.shape[1] == data.image_size // 2
     for name, block in half.blocks.items():
@@ -77,6 +82,13 @@ def test_the_file_says_the_same(tmp_path):
     np.testing.assert_array_equal(read.images, points.images)
     for name, block in points.blocks.items():
         np.testing.assert_allclose(read.blocks[name].points, block.points, atol=0.05)
+
+
+def test_an_older_file_keeps_its_names(tmp_path):
+    """Older runs counted deformable blocks alone; what is recorded isn't renamed, as their networks would be needed."""
+    points = points_on(*made())
+    write_points(tmp_path / "points.npz", Points(points.images, {"three.0": points.blocks["three.1"]}))
+    assert list(read_points(tmp_path).blocks) == ["three.0"]
 
 
 def test_a_damaged_file_is_as_if_absent(tmp_path):

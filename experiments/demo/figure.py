@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from src.config import build
-from src.points import of_run
+from src.looking.points import of_run
 from src.runs.record import read_record
 
 SCENES = 5

@@ -79,14 +79,14 @@ Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # q, k, v, ta
 
 
 def run(options: Options) -> None:
-    """Measures, and writes op.csv, op.md and figures.
+    """Measures, and writes results.csv, README.md and figures.
 
     Raises:
         ValueError: a part or a device isn't there.
     """
     parts = options.chosen(PARTS)
     with measure.set_up(options):
-        table = Table(options.output / "op.csv", options)
+        table = Table(options.output / "results.csv", options)
         try:
             if "core" in parts:
                 _core(options, table)
@@ -308,9 +308,9 @@ def score_function(table: Tensor, points: Tensor, queries: Tensor, heads: int) -
 
 
 def _written(rows: list[dict[str, Any]], options: Options) -> str:
-    """The tables, also in op.md beside the figures."""
+    """The tables, also in README.md beside the figures."""
     parts = {part: [row for row in rows if row["part"] == part] for part in PARTS}
-    said = []
+    said = ["# Deformable attention alone", "`python -m src.benchmark op` writes this page."]
     columns = {"case": text("case"), "grid": text("grid"), "type": text("dtype"), "version": text("version")}
     last = {"used": text("kernel"), "ms": number("ms", 1), "saved, MB": number("saved_mb", 1)}
     last |= {"times less saved": number("times_less_saved", 1)}
@@ -340,7 +340,7 @@ def _written(rows: list[dict[str, Any]], options: Options) -> str:
     said += [measure.recorded_on(rows)] if rows else []
     whole = "\n\n".join(said)
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "op.md").write_text(whole + "\n")
+    (options.output / "README.md").write_text(whole + "\n")
     return whole
 
 

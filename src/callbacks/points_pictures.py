@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from src.callbacks.every import due
-from src.points import IMAGES, points_of
+from src.looking.points import IMAGES, points_of
 
 log = logging.getLogger(__name__)
 

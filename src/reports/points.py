@@ -30,7 +30,8 @@ class Points:
 
     Attributes:
         images: (N, H, W, 3), bytes.
-        blocks: by their names, such as "three.1", in the order of the network.
+        blocks: by stage and number in the stage, such as "three.1", in the order of the network. Older files number
+            the deformable blocks of a stage alone: "three.0" is the first of them, whichever block that is.
     """
 
     images: np.ndarray

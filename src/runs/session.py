@@ -55,6 +55,10 @@ class Diverged(RuntimeError):
     """The loss or the weights are not finite: what would be computed from here on means nothing."""
 
 
+class JobFailed(RuntimeError):
+    """A job has no result; its own output said why."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM. A KeyboardInterrupt, so that whoever ends in order on Ctrl-C does so here too."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import transforms
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -19,6 +19,7 @@ from src.data.files import FileImages
 from src.data.images import PlainImages
 from src.data.small_images import SmallImages
 from src.models.looking import to_pixels
+from src.models.weights import few
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,35 @@ def from_files(files: Sequence[Path], data: ImageData) -> Iterator[Subject]:
     transform, stems = transform_of(data), Counter(file.stem for file in files)
     for file in files:
         name = file.stem if stems[file.stem] == 1 else "-".join((file.parent.name, file.name))
-        try:
-            with Image.open(file) as opened:
-                picture = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
-            raise DataError(f"{file} can't be read as a picture; replace it, or leave it out") from None
+        picture = _read(file)
+        if picture is None:
+            raise DataError(_unreadable([file]))
         yield Subject(name, picture, transform(picture), frame_of(transform, picture.size))
+
+
+def refuse_unreadable(files: Sequence[Path]) -> None:
+    """Reads each to its end, which is the only way to know: before the first is drawn.
+
+    Raises:
+        DataError: some can't be read as pictures; it names them.
+    """
+    if broken := [file for file in files if _read(file) is None]:
+        raise DataError(_unreadable(broken))
+
+
+def _read(file: Path) -> Image.Image | None:
+    """The picture, upright; None if it can't be read."""
+    try:
+        with Image.open(file) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except Exception:  # Pillow's decoders raise what they like
+        return None
+
+
+def _unreadable(files: Sequence[Path]) -> str:
+    """What is wrong, and the way out, in a line."""
+    what, them = ("pictures", "them") if len(files) > 1 else ("a picture", "it")
+    return f"{few(map(str, files))} can't be read as {what}; replace {them}, or leave {them} out"
 
 
 def picture_files(path: Path) -> list[Path]:

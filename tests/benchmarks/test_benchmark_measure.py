@@ -12,6 +12,7 @@ from src.benchmarks import measure
 from src.benchmarks.figures import curves, ratios
 from src.benchmarks.measure import Progress, Spread, Table, Timing, compete, markdown, read_table, saved_bytes, timed
 from src.benchmarks.options import Options
+from src.runs.exit_codes import INTERRUPTED
 
 
 def scripted(name, seconds, calls):
@@ -152,7 +153,7 @@ def test_an_interrupted_benchmark_says_where_its_rows_are(monkeypatch, capsys, t
         raise KeyboardInterrupt
 
     monkeypatch.setattr(benchmark, "import_module", lambda name: SimpleNamespace(run=run))
-    assert benchmark.main(["op", "--output", str(tmp_path)]) == benchmark.INTERRUPTED
+    assert benchmark.main(["op", "--output", str(tmp_path)]) == INTERRUPTED
     assert str(tmp_path) in capsys.readouterr().err
 
 

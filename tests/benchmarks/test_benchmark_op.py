@@ -45,7 +45,7 @@ def test_what_does_not_fit_is_left_out(quick_collections, tmp_path, monkeypatch,
     monkeypatch.setattr(op, "SHAPES", (SMALL,))
     monkeypatch.setattr(op, "_memory", lambda device: 40 * SMALL.scores)
     op.run(Options(output=tmp_path, quick=True, threads=1, parts=("core",)))
-    rows = read_table(tmp_path / "op.csv")
+    rows = read_table(tmp_path / "results.csv")
     assert {row["version"] for row in rows} == {"reference", "fused", "auto"}
     assert {row["against"] for row in rows} == {"reference"}
     assert "published left out: it needs about" in capsys.readouterr().out
@@ -64,7 +64,7 @@ def test_it_writes_rows_a_page_and_figures(quick_collections, tmp_path, monkeypa
     monkeypatch.setattr(op, "SHAPES", (SMALL,))
     monkeypatch.setattr(op, "SIDES", (7, 14, 21))
     op.run(Options(output=tmp_path, quick=True, threads=1, parts=("core", "scaling")))
-    rows = read_table(tmp_path / "op.csv")
+    rows = read_table(tmp_path / "results.csv")
     core = [row for row in rows if row["part"] == "core" and row["grid"] == "DAT++"]
     assert [row["version"] for row in core[:4]] == ["published", "reference", "fused", "auto"]
     published, _, fused, auto = core[:4]
@@ -72,5 +72,5 @@ def test_it_writes_rows_a_page_and_figures(quick_collections, tmp_path, monkeypa
     assert fused["saved_mb"] < published["saved_mb"] / 2
     sides = {row["side"] for row in rows if row["part"] == "scaling"}
     assert sides == {7, 14}  # --quick leaves the largest out
-    assert {p.name for p in tmp_path.iterdir()} >= {"op.md", "core.svg", "core-dark.svg", "scaling.png"}
-    assert (tmp_path / "op.md").read_text().strip() == capsys.readouterr().out.strip()
+    assert {p.name for p in tmp_path.iterdir()} >= {"README.md", "core.svg", "core-dark.svg", "scaling.png"}
+    assert (tmp_path / "README.md").read_text().strip() == capsys.readouterr().out.strip()

@@ -7,8 +7,8 @@ from smallest_run import SMALLEST
 from src.config import build, build_model, load_config
 from src.looking.masks import masked_images
 from src.looking.measures import Keys, keys_of, measure
+from src.looking.points import points_on
 from src.looking.quantities import MEASURES, statistics_of
-from src.points import points_on
 
 SIDE = 12
 

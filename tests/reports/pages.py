@@ -27,7 +27,7 @@ def leave_points(folder, *, side=64, groups=2, images=2):
     grid = np.stack(np.meshgrid(*[np.arange(8, side, 16)] * 2), -1).reshape(-1, 2)
     pictures = rng.integers(0, 255, (images, side, side, 3)).astype(np.uint8)
     blocks = {
-        name: Block(grid, grid + rng.uniform(-6, 6, (images, groups, *grid.shape))) for name in ("three.0", "four.0")
+        name: Block(grid, grid + rng.uniform(-6, 6, (images, groups, *grid.shape))) for name in ("three.1", "four.1")
     }
     write_points(folder / POINTS, Points(pictures, blocks))
 

@@ -135,7 +135,7 @@ def test_points_are_tenths_of_pixels_and_images_are_shared(table):
     first, second = (run_of(found, f"baseline/seed{seed}")["points"] for seed in (0, 1))
     assert first == second and first["size"] == [64, 64]
     block = first["blocks"][0]
-    assert block["name"] == "three.0" and found["grids"][block["grid"]][:4] == [80, 80, 240, 80]
+    assert block["name"] == "three.1" and found["grids"][block["grid"]][:4] == [80, 80, 240, 80]
     assert [len(group) for image in block["points"] for group in image] == [32] * 4
     moved = [abs(a - b) for a, b in zip(block["points"][1][1], found["grids"][block["grid"]], strict=True)]
     assert 0 < max(moved) <= 61

@@ -70,7 +70,7 @@ def test_points_are_those_of_the_best_weights(finished):
     _, record = finished
     saved = read_points(Path(record["folder"]))
     assert saved is not None and saved.images.shape[0] == 3 and saved.images.dtype == np.uint8
-    assert [name.split(".")[0] for name in saved.blocks] == ["three", "four"]
+    assert list(saved.blocks) == ["three.1", "four.1"]
     for block in saved.blocks.values():
         assert block.points.shape[2:] == block.reference.shape
         assert np.abs(block.points - block.reference).max() > 0

@@ -11,7 +11,6 @@ from PIL import Image
 from smallest_run import SMALLEST
 from torchvision import transforms
 
-from src.checkpoint import export_run
 from src.config import build, build_model, load_config
 from src.data.base import DataError
 from src.models.looking import Look
@@ -25,6 +24,7 @@ from src.visualization.rollout import Rollout, mixing, received
 from src.visualization.subjects import Frame, Subject, frame_of, from_files, from_tests, picture_files, transform_of
 from src.visualization.view import NoSuchBlock, view
 from src.visualize import main
+from src.weight_files import export_run
 
 PHOTO = ("data=imagenet", "data.crop=0.875")
 
@@ -340,6 +340,26 @@ def test_bad_input_is_one_line(words, line, capsys, tmp_path):
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and re.search(line, said[0])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("act", [[], ["compare"], ["fields"]])
+def test_broken_pictures_of_a_folder_are_named_before_any_is_drawn(act, tmp_path, capsys):
+    folder, noise = tmp_path / "pictures", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    folder.mkdir()
+    for name in ("a.jpg", "b.png", "cut.jpg", "cut.png"):
+        Image.fromarray(noise).save(folder / name)
+    for name in ("cut.jpg", "cut.png"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-2000])
+    (folder / "text.png").write_text("no picture")
+    (folder / "empty.png").touch()
+    words = [*act, *SMALLEST, "weights=none", "experiment=baseline", f"out={tmp_path / 'out'}"]
+    assert main([*words, f"image={folder}"]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"{folder}/cut.jpg, {folder}/cut.png, {folder}/empty.png and 1 more can't be read as pictures; "
+        f"replace them, or leave them out\n"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_of_another_model_are_refused(run, tmp_path, capsys):
