@@ -72,7 +72,7 @@ SHAPES = (
 SIDES = (7, 14, 28, 56, 112)
 
 # At their peak, float32, as measured.
-BYTES_PER_SCORE = {"published": 57, "reference": 33}
+BYTES_PER_SCORE = {"published": 57, "reference": 33, "dense": 13}
 GB = 1e9
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # q, k, v, table, points, queries

@@ -252,6 +252,12 @@ def deterministic():
     torch.use_deterministic_algorithms(False)
 
 
+def test_dense_reads_as_determinism_asks(deterministic):
+    arguments = example(map_size=(3, 4), keys=(2, 3))
+    deterministic()
+    assert_close(results("dense", arguments, read=bilinear.auto), results("reference", arguments, read=bilinear.gather))
+
+
 @pytest.mark.parametrize("name", ["auto", *choose.UNCOMPILED])
 @pytest.mark.parametrize("side", [14, 28])
 def test_compilers_are_given_the_definition(name, side, monkeypatch):
