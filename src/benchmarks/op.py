@@ -72,7 +72,7 @@ SHAPES = (
 SIDES = (7, 14, 28, 56, 112)
 
 # At their peak, float32, as measured.
-BYTES_PER_SCORE = {"published": 57, "reference": 33}
+BYTES_PER_SCORE = {"published": 57, "reference": 33, "dense": 13}
 GB = 1e9
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # q, k, v, table, points, queries
@@ -106,7 +106,7 @@ def _core(options: Options, table: Table) -> None:
         progress.begin(f"{shape}, {grid} grid, {_name(dtype)}")
         arguments = example(shape, grid, dtype, options.device)
         versions = {"published": published}
-        names = ["reference", "fused"] + (["triton"] if options.device == "cuda" else [])
+        names = ["reference", "dense", "fused"] + (["triton"] if options.device == "cuda" else [])
         versions |= {name: by_kernel(name) for name in (*names, "auto")}
         for name, needed in BYTES_PER_SCORE.items():
             if needed * shape.scores > (there := _memory(options.device)):

@@ -50,6 +50,29 @@ def auto(x: Tensor, grid: Tensor) -> Tensor:
     return (gather if torch.are_deterministic_algorithms_enabled() else grid_sample)(x, grid)
 
 
+def gradients(
+    read: Callable[[Tensor, Tensor], Tensor], x: Tensor, grid: Tensor, grad: Tensor, needed: tuple[bool, bool]
+) -> tuple[Tensor, Tensor]:
+    """Of what was read, from that of read(x, grid); x is read anew unless `read` is `grid_sample`.
+
+    Args:
+        needed: whether the gradient of x is, and that of the grid; the other may be anything.
+    """
+    if by_grid_sample(read):
+        interpolation, padding, align_corners = 0, 0, True  # bilinear, zeros
+        made: tuple[Tensor, Tensor] = torch.ops.aten.grid_sampler_2d_backward(
+            grad, x, grid, interpolation, padding, align_corners, needed
+        )
+        return made
+    of_x, of_grid = torch.func.vjp(read, x, grid)[1](grad)
+    return of_x, of_grid
+
+
+def by_grid_sample(read: Callable[[Tensor, Tensor], Tensor]) -> bool:
+    """Whether this implementation is `grid_sample`, now."""
+    return read is grid_sample or (read is auto and not torch.are_deterministic_algorithms_enabled())
+
+
 KERNELS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"auto": auto, "grid_sample": grid_sample, "gather": gather}
 
 

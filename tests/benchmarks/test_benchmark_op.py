@@ -46,7 +46,7 @@ def test_what_does_not_fit_is_left_out(quick_collections, tmp_path, monkeypatch,
     monkeypatch.setattr(op, "_memory", lambda device: 40 * SMALL.scores)
     op.run(Options(output=tmp_path, quick=True, threads=1, parts=("core",)))
     rows = read_table(tmp_path / "results.csv")
-    assert {row["version"] for row in rows} == {"reference", "fused", "auto"}
+    assert {row["version"] for row in rows} == {"reference", "dense", "fused", "auto"}
     assert {row["against"] for row in rows} == {"reference"}
     assert "published left out: it needs about" in capsys.readouterr().out
 
@@ -66,9 +66,10 @@ def test_it_writes_rows_a_page_and_figures(quick_collections, tmp_path, monkeypa
     op.run(Options(output=tmp_path, quick=True, threads=1, parts=("core", "scaling")))
     rows = read_table(tmp_path / "results.csv")
     core = [row for row in rows if row["part"] == "core" and row["grid"] == "DAT++"]
-    assert [row["version"] for row in core[:4]] == ["published", "reference", "fused", "auto"]
-    published, _, fused, auto = core[:4]
-    assert published["times_as_fast"] == 1 and fused["kernel"] == "fused" and auto["kernel"] == "reference"
+    assert [row["version"] for row in core[:5]] == ["published", "reference", "dense", "fused", "auto"]
+    published, reference, dense, fused, auto = core[:5]
+    assert published["times_as_fast"] == 1 and fused["kernel"] == "fused" and auto["kernel"] == "dense"
+    assert fused["saved_mb"] < dense["saved_mb"] < reference["saved_mb"] < published["saved_mb"]
     assert fused["saved_mb"] < published["saved_mb"] / 2
     sides = {row["side"] for row in rows if row["part"] == "scaling"}
     assert sides == {7, 14}  # --quick leaves the largest out

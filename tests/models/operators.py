@@ -68,10 +68,10 @@ def _off_borders(points, queries, table_size):
     return points
 
 
-def results(kernel, arguments, *, to_output=None):
+def results(kernel, arguments, *, to_output=None, read=bilinear.grid_sample):
     """Output and gradients, by names."""
     q, k, v, table, points, queries = arguments
-    output = deformable_attention(q, k, v, BiasTable(table, points, queries, bilinear.grid_sample, kernel))
+    output = deformable_attention(q, k, v, BiasTable(table, points, queries, read, kernel))
     if to_output is None:
         to_output = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gradients = torch.autograd.grad(output, arguments[:5], to_output.to(output))

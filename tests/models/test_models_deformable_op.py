@@ -17,6 +17,10 @@ from src.models.deformable_op import BiasTable, choose, fused
 from src.models.deformable_op.cells import Taps
 from src.training import check
 
+IMPLEMENTATIONS = ("dense", "fused")  # held to `reference`; a new one joins, and inherits the contract
+WEIGHTS = {"dense": 1, "fused": 0}  # how often attention weights are kept for the gradient
+READS = (bilinear.grid_sample, bilinear.gather)
+
 sizes = st.integers(2, 6)
 
 
@@ -46,90 +50,150 @@ def test_fused_is_the_definition_on_any_geometry(geometry, scores, fewest_rows):
         patch.setattr(fused, "SCORES", scores)
         patch.setattr(fused, "FEWEST_ROWS", fewest_rows)
         found, expected = results("fused", arguments), results("reference", arguments)
+    assert_close(found, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(geometries(), st.sampled_from(READS))
+def test_dense_is_the_definition_on_any_geometry(geometry, read):
+    """Reading by grid_sample, whose gradient it asks for itself, and by anything else."""
+    arguments = example(**geometry)
+    assert_close(results("dense", arguments, read=read), results("reference", arguments))
+
+
+def assert_close(found, expected):
     for name in NAMES:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_gradients_of_fused(grid):
+@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
+def test_gradients(kernel, grid):
     *arguments, queries = example(map_size=(3, 4), keys=(2, 2), grid=grid, batch=1, heads_of_group=1, dim=2)
-
-    def run(*tensors):
-        return attend(*tensors[:3], BiasTable(*tensors[3:], queries, bilinear.grid_sample, "fused"))
-
-    torch.autograd.gradcheck(run, arguments)
+    torch.autograd.gradcheck(by(kernel, queries), arguments)
 
 
-def test_float32_is_within_1e_6_and_gradients_within_1e_5():
+def by(kernel, queries, read=bilinear.grid_sample):
+    def run(q, k, v, table, points):
+        return attend(q, k, v, BiasTable(table, points, queries, read, kernel))
+
+    return run
+
+
+@pytest.mark.parametrize("read", READS)
+def test_second_derivatives_of_dense(read):
+    *arguments, queries = example(map_size=(2, 3), keys=(2, 2), batch=1, groups=1, heads_of_group=2, dim=2)
+    torch.autograd.gradgradcheck(by("dense", queries, read), arguments)
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_batch_of_dense_attentions(read):
+    """`torch.func` goes through: seeds stacked in one program."""
+    *arguments, queries = example(map_size=(3, 4), keys=(2, 3))
+    arguments = [t.detach() for t in arguments]
+    stacked = [torch.stack([t, 0.9 * t]) for t in arguments]
+
+    def gradients(*tensors):
+        return torch.func.grad(lambda *given: by("dense", queries, read)(*given).square().sum(), tuple(range(5)))(
+            *tensors
+        )
+
+    together = torch.func.vmap(gradients)(*stacked)
+    for index in range(2):
+        alone = gradients(*(t[index] for t in stacked))
+        torch.testing.assert_close(tuple(t[index] for t in together), alone)
+
+
+@pytest.mark.parametrize(("kernel", "output"), [("dense", 2e-6), ("fused", 1e-6)])
+def test_float32_is_within_1e_6_and_gradients_within_1e_5(kernel, output):
+    """Twice that where displacements are rounded for grid_sample, as in the definition, whose errors are as large."""
     arguments = example(map_size=(14, 14), keys=(14, 14), dim=32)
     expected = results("reference", arguments)
     rounded = [t.detach().float().requires_grad_() for t in arguments]
-    found = results("fused", rounded)
-    assert error(found["output"], expected["output"]) < 1e-6
-    assert all(error(found[name], expected[name]) < 1e-5 for name in NAMES)
+    found, plain = results(kernel, rounded), results("reference", rounded)
+    assert error(found["output"], expected["output"]) < output
+    for name in NAMES:
+        assert error(found[name], expected[name]) < min(1e-5, 1.5 * error(plain[name], expected[name]) + 1e-7), name
 
 
-def test_bfloat16_is_within_its_rounding():
+@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
+def test_bfloat16_is_within_its_rounding(kernel):
     """Against float64 of the same rounded numbers: 2^-7 is one place of bfloat16, of the largest number. Positions,
     bias and softmax are float32, as in the definition, whose errors are of the same size."""
     arguments = [t.detach() for t in example(map_size=(12, 10), keys=(6, 5), dim=32)]
     rounded = [t.bfloat16() for t in arguments[:3]] + [t.float() for t in arguments[3:]]
     exact = results("reference", [t.double().requires_grad_() for t in rounded])
-    found, plain = (results(name, [t.requires_grad_() for t in rounded]) for name in ("fused", "reference"))
+    found, plain = (results(name, [t.requires_grad_() for t in rounded]) for name in (kernel, "reference"))
     assert found["output"].dtype == found["q"].dtype == torch.bfloat16 and found["points"].dtype == torch.float32
     for name in NAMES:
         assert error(found[name], exact[name]) < 2**-7, name
         assert error(found[name], exact[name]) < 2 * error(plain[name], exact[name]) + 2**-9, name
 
 
-def test_autocast_multiplies_in_its_type_and_keeps_positions():
+@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
+def test_autocast_multiplies_in_its_type_and_keeps_positions(kernel):
     arguments = [t.detach().float().requires_grad_() for t in example(map_size=(5, 6), keys=(3, 2), dim=16)]
     with torch.autocast("cpu", torch.bfloat16):
-        found = results("fused", arguments)
-    expected = results("fused", arguments)
+        found = results(kernel, arguments)
+    expected = results(kernel, arguments)
     assert found["output"].dtype == torch.bfloat16 and found["q"].dtype == torch.float32
     assert 0 < error(found["points"], expected["points"]) < 2**-5
 
 
-def test_fused_saves_nothing_of_the_size_of_the_scores():
-    arguments = example(map_size=(16, 16), keys=(16, 16), dim=8, dtype=torch.float32)
-    q, k, v, table, points, queries = arguments
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
+def test_what_is_kept_for_the_gradient(kernel, dtype):
+    """Its arguments, and the weights once or not at all; bfloat16 as under autocast, where positions are float32."""
+    *maps, table, points, queries = example(map_size=(16, 16), keys=(16, 16), dim=8, dtype=torch.float32)
+    arguments = [*(t.detach().to(dtype).requires_grad_() for t in maps), table, points]
 
-    def forward(kernel):
-        return attend(q, k, v, BiasTable(table, points, queries, bilinear.grid_sample, kernel))
+    def kept(kernel):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            return saved_bytes(lambda: by(kernel, queries)(*arguments))
 
-    given = sum(t.untyped_storage().nbytes() for t in arguments)
-    scores = q.shape[0] * q.shape[1] * 256 * 256 * 4
-    assert saved_bytes(lambda: forward("fused")) == given
-    assert saved_bytes(lambda: forward("reference")) > scores
+    given = sum(t.untyped_storage().nbytes() for t in (*arguments, queries))
+    weights = maps[0].shape[0] * maps[0].shape[1] * 256 * 256 * dtype.itemsize
+    assert kept(kernel) == given + WEIGHTS[kernel] * weights
+    assert kept("reference") > given + 1.5 * weights
 
 
-def test_fused_sums_in_a_fixed_order():
+@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
+def test_sums_are_made_in_a_fixed_order(kernel):
     arguments = example(map_size=(9, 8), keys=(7, 8), dtype=torch.float32)
-    first, second = results("fused", arguments), results("fused", arguments)
+    first, second = results(kernel, arguments), results(kernel, arguments)
     assert all(torch.equal(first[name], second[name]) for name in NAMES)
 
 
-def test_only_what_is_asked_for_has_a_gradient():
-    q, k, v, table, points, queries = example(map_size=(3, 3), keys=(2, 2))
-    bias = BiasTable(table, points.detach(), queries, bilinear.grid_sample, "fused")
-    attend(q, k, v, bias).sum().backward()
-    assert table.grad is not None and points.grad is None
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("frozen", range(5))
+@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
+def test_only_what_is_asked_for_has_a_gradient(kernel, frozen, read):
+    *arguments, queries = example(map_size=(3, 3), keys=(2, 2))
+    expected = torch.autograd.grad(by("reference", queries)(*arguments).sum(), arguments)
+    given = [t.detach().requires_grad_(i != frozen) for i, t in enumerate(arguments)]
+    by(kernel, queries, read)(*given).sum().backward()
+    for index, gradient in enumerate(expected):
+        if index == frozen:
+            assert given[index].grad is None
+        else:
+            torch.testing.assert_close(given[index].grad, gradient)
 
 
-def test_points_that_are_no_numbers_give_no_numbers():
+@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
+def test_points_that_are_no_numbers_give_no_numbers(kernel):
     """As by the definition, and not an error: a run that diverges is to be found out by its loss."""
-    q, k, v, table, points, queries = example(map_size=(3, 3), keys=(2, 2), groups=1)
+    *arguments, queries = example(map_size=(3, 3), keys=(2, 2), groups=1)
     with torch.no_grad():
-        points[0, 0, 0, 0] = float("nan")
-        points[1, 0, 0, 0] = float("inf")
-    output = attend(q, k, v, BiasTable(table, points, queries, bilinear.grid_sample, "fused"))
+        arguments[4][0, 0, 0, 0] = float("nan")
+        arguments[4][1, 0, 0, 0] = float("inf")
+    output = by(kernel, queries)(*arguments)
     assert output[0].isnan().all()
 
 
-def test_weights_are_those_that_attend_uses():
+@pytest.mark.parametrize("kernel", IMPLEMENTATIONS)
+def test_weights_are_those_that_attend_uses(kernel):
     q, k, v, table, points, queries = example(map_size=(3, 4), keys=(2, 3))
-    bias = BiasTable(table, points, queries, bilinear.grid_sample, "fused")
+    bias = BiasTable(table, points, queries, bilinear.grid_sample, kernel)
     weights = attention_weights(q, k, bias)
     torch.testing.assert_close(weights, attention_weights(q, k, bias.dense()))
     torch.testing.assert_close(weights @ v, attend(q, k, v, bias))
@@ -152,11 +216,11 @@ def test_the_grids_of_both_papers_are_read_in_one_run(step, number, runs):
 # What is chosen
 
 
-def of(map_size, keys, dtype=torch.float32, device="cpu"):
+def of(map_size, keys, *, read=bilinear.auto, dtype=torch.float32, device="cpu"):
     """q and a bias without values."""
     q = torch.empty(1, 2, map_size[0] * map_size[1], 32, dtype=dtype, device=device)
     points = torch.empty(1, 1, *keys, 2, device=device)
-    return q, BiasTable(torch.empty(2, 3, 3), points, torch.empty(*map_size, 2), bilinear.grid_sample, "auto")
+    return q, BiasTable(torch.empty(2, 3, 3), points, torch.empty(*map_size, 2), read, "auto")
 
 
 @pytest.fixture(autouse=True)
@@ -167,10 +231,39 @@ def nothing_said():
 
 @pytest.mark.parametrize(
     ("map_size", "keys", "kernel"),
-    [((28, 28), (28, 28), "fused"), ((14, 14), (14, 14), "reference"), ((56, 56), (7, 7), "reference")],
+    [((28, 28), (28, 28), "fused"), ((14, 14), (14, 14), "dense"), ((56, 56), (7, 7), "dense")],
 )
 def test_auto_takes_blocks_where_scores_are_large(map_size, keys, kernel):
     assert choose.choose("auto", *of(map_size, keys)).kernel == kernel
+
+
+def test_auto_reads_by_gather_but_once(deterministic):
+    """`dense` would do so again for the gradient."""
+    assert choose.choose("auto", *of((14, 14), (14, 14), read=bilinear.auto)).kernel == "dense"
+    assert choose.choose("auto", *of((14, 14), (14, 14), read=bilinear.gather)).kernel == "reference"
+    deterministic()
+    assert choose.choose("auto", *of((14, 14), (14, 14), read=bilinear.auto)).kernel == "reference"
+    assert choose.choose("dense", *of((14, 14), (14, 14), read=bilinear.auto)).kernel == "dense"
+
+
+@pytest.fixture
+def deterministic():
+    yield lambda: torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(False)
+
+
+def test_dense_reads_as_determinism_asks(deterministic):
+    arguments = example(map_size=(3, 4), keys=(2, 3))
+    deterministic()
+    assert_close(results("dense", arguments, read=bilinear.auto), results("reference", arguments, read=bilinear.gather))
+
+
+@pytest.mark.parametrize("name", ["auto", *choose.UNCOMPILED])
+@pytest.mark.parametrize("side", [14, 28])
+def test_compilers_are_given_the_definition(name, side, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    choice = choose.choose(name, *of((side, side), (side, side)))
+    assert choice.kernel == "reference" and "torch.compile" in choice.reason
 
 
 @pytest.mark.parametrize("name", choose.NAMES)
@@ -183,18 +276,18 @@ def on_cuda(dtype=torch.bfloat16, dim=32):
     return SimpleNamespace(is_meta=False, is_cuda=True, dtype=dtype, shape=(1, 2, 784, dim))
 
 
-def test_auto_takes_triton_on_cuda_unless_it_cannot(monkeypatch):
+def test_auto_takes_triton_on_cuda_unless_it_cannot(monkeypatch, deterministic):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     _, bias = of((28, 28), (28, 28))
     assert choose.choose("auto", on_cuda(), bias).kernel == "triton"
     for q, says in ((on_cuda(dim=24), "needs heads of 16"), (on_cuda(torch.float64), "these are float64")):
         choice = choose.choose("auto", q, bias)
-        assert choice.kernel == "reference" and says in choice.reason
-    torch.use_deterministic_algorithms(True)
-    try:
-        choice = choose.choose("auto", on_cuda(), bias)
-    finally:
-        torch.use_deterministic_algorithms(False)
+        assert choice.kernel == "dense" and says in choice.reason
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        assert choose.choose("auto", on_cuda(dim=24), bias).kernel == "reference"
+    deterministic()
+    choice = choose.choose("auto", on_cuda(), bias)
     assert choice.kernel == "reference" and "determinism" in choice.reason
 
 
@@ -216,9 +309,16 @@ def test_it_falls_back_with_one_line(caplog):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["deformable_kernel=fastest"], "deformable_kernel is 'fastest'; it must be one of auto, reference, fused"),
+        (
+            ["deformable_kernel=fastest"],
+            "deformable_kernel is 'fastest'; it must be one of auto, reference, dense, fused",
+        ),
         (["deformable_kernel=triton", "trainer.accelerator=cpu"], "triton, which needs CUDA"),
-        (["deformable_kernel=fused", "compile=true"], "fused, which torch.compile can't trace; choose auto"),
+        (["deformable_kernel=fused", "compile=true"], "is fused, but torch.compile can't trace fused; choose auto"),
+        (
+            ["deformable_kernel=dense", "compile=true"],
+            "is dense, but torch.compile decides itself what is kept; choose",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_run(overrides, says):

@@ -32,8 +32,9 @@ def test_block_matches(name):
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if ".deformable." in name])
-def test_block_matches_with_attention_by_blocks(name):
-    block_matches(name, deformable_kernel="fused")
+@pytest.mark.parametrize("kernel", ["reference", "dense", "fused"])
+def test_block_matches_however_attention_is_computed(name, kernel):
+    block_matches(name, deformable_kernel=kernel)
 
 
 def block_matches(name, deformable_kernel="auto"):

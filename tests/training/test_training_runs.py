@@ -247,7 +247,7 @@ def test_a_deterministic_run_reads_by_gather(tmp_path, monkeypatch):
 
 def test_the_record_says_how_deformable_attention_was_computed(finished):
     _, record = finished
-    assert record["deformable_kernels"] == ["reference"]  # maps are small
+    assert record["deformable_kernels"] == ["dense"]  # maps are small
 
 
 def test_record_is_json_that_others_can_read(finished):

@@ -1,12 +1,13 @@
 """Deformable attention as one function, and its interchangeable implementations.
 
-`reference.py` is the definition. `fused.py` computes block by block and keeps nothing of the size queries x keys;
-`triton.py` does so in one pass on CUDA. `choose.py` says which of them is used.
+`reference.py` is the definition. `dense.py` keeps, of what is as large as queries x keys, the weights alone; `fused.py`
+computes block by block and keeps nothing of that size; `triton.py` does so in one pass on CUDA. `choose.py` says which
+of them is used.
 """
 
 from torch import Tensor
 
-from src.models.deformable_op import choose, reference
+from src.models.deformable_op import choose, dense, reference
 from src.models.deformable_op.bias_table import BiasTable
 from src.models.deformable_op.cells import IrregularQueries
 
@@ -47,5 +48,5 @@ def deformable_attention(q: Tensor, k: Tensor, v: Tensor, bias: BiasTable) -> Te
             if bias.kernel == "fused":
                 raise
             choice = choose.Choice("reference", str(irregular))
-    choose.note("reference", choice.reason)
-    return reference.attend(q, k, v, bias)
+    choose.note(choice.kernel, choice.reason)
+    return (dense if choice.kernel == "dense" else reference).attend(q, k, v, bias)

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from einops import rearrange
+import torch
+from einops import rearrange, repeat
 from torch import Tensor
 
 
@@ -28,12 +29,20 @@ class BiasTable(NamedTuple):
 
     def dense(self) -> Tensor:
         """(B, heads, H * W, Hk * Wk): the table read for every query and key. Zeros outside of the table."""
+        bias = self.read(self.tables(), self.displacement())
+        return rearrange(bias, "(b g) heads q k -> b (g heads) q k", g=self.points.shape[1])
+
+    def displacement(self) -> Tensor:
+        """(B * G, H * W, Hk * Wk, xy): of every query from every key, in [-1, 1] on the table."""
+        # Turned to (x, y) and halved while still small: grid_sample is slow on a permuted grid, and positions are in
+        # [-1, 1], their differences in [-2, 2]. Keys and their (x, y) are one axis, since short axes are slow.
+        number = self.points.shape[2] * self.points.shape[3]
+        keys = rearrange(self.points.flip(-1) * 0.5, "b g hk wk xy -> (b g) 1 (hk wk xy)")
+        queries = repeat(self.queries.flip(-1) * 0.5, "h w xy -> (h w) (keys xy)", keys=number)
+        return rearrange(queries - keys, "b q (keys xy) -> b q keys xy", xy=2)
+
+    def tables(self) -> Tensor:
+        """(B * G, heads of a group, T, T'), in the type of the points."""
         batch, groups = self.points.shape[:2]
-        # Turned to (x, y) while still small, and made contiguous: grid_sample is slow on a permuted grid.
-        keys = rearrange(self.points.flip(-1), "b g hk wk xy -> (b g) 1 (hk wk) xy").contiguous()
-        queries = rearrange(self.queries.flip(-1), "h w xy -> 1 (h w) 1 xy").contiguous()
-        displacement = (queries - keys) * 0.5  # of two positions in [-1, 1]: back into [-1, 1]
         grouped = rearrange(self.table, "(g heads) dy dx -> g heads dy dx", g=groups)
-        table = grouped.repeat(batch, 1, 1, 1).to(displacement.dtype)
-        bias = self.read(table, displacement)
-        return rearrange(bias, "(b g) heads q k -> b (g heads) q k", g=groups)
+        return grouped.repeat(batch, 1, 1, 1).to(torch.promote_types(self.points.dtype, self.queries.dtype))

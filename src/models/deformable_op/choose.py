@@ -10,15 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.models import bilinear
 from src.models.deformable_op.bias_table import BiasTable
 
 log = logging.getLogger(__name__)
 
-NAMES = ("auto", "reference", "fused", "triton")
+NAMES = ("auto", "reference", "dense", "fused", "triton")
 
 # Where blocks pay on a processor: scores that don't fit its cache, in rows that are long enough for its instructions.
 SCORES, KEYS = 2**18, 256  # scores of a head; keys
 HEAD_DIMS = (16, 32, 64, 128)  # of Triton's matrix products
+UNCOMPILED = {"dense": "torch.compile decides itself what is kept", "fused": "torch.compile can't trace fused"}
 
 
 class Choice(NamedTuple):
@@ -54,14 +56,14 @@ def check_run(name: str, *, accelerator: str, deterministic: bool, compiled: boo
     if name == "triton":
         missing = "needs CUDA, which the trainer's accelerator is not" if accelerator == "cpu" else _missing()
         if missing:
-            raise ValueError(f"deformable_kernel is triton, which {missing}; choose auto, fused or reference")
+            raise ValueError(f"deformable_kernel is triton, which {missing}; choose auto, fused, dense or reference")
         if deterministic:
             raise ValueError(
                 "deformable_kernel is triton, which sums gradients in no fixed order, but trainer.deterministic is "
                 "true; choose auto or reference"
             )
-    if name == "fused" and compiled:
-        raise ValueError("deformable_kernel is fused, which torch.compile can't trace; choose auto, or compile=false")
+    if name in UNCOMPILED and compiled:
+        raise ValueError(f"deformable_kernel is {name}, but {UNCOMPILED[name]}; choose auto, or compile=false")
 
 
 def choose(name: str, q: Tensor, bias: BiasTable) -> Choice:
@@ -77,9 +79,9 @@ def choose(name: str, q: Tensor, bias: BiasTable) -> Choice:
     if name == "auto":
         return _auto(q, bias)
     if name == "triton" and (unable := _unable(q)):
-        raise ValueError(f"deformable_kernel is triton, which {unable}; choose auto, fused or reference")
-    if name == "fused" and torch.compiler.is_compiling():
-        return Choice("reference", "torch.compile can't trace fused")
+        raise ValueError(f"deformable_kernel is triton, which {unable}; choose auto, fused, dense or reference")
+    if name in UNCOMPILED and torch.compiler.is_compiling():
+        return Choice("reference", UNCOMPILED[name])
     return Choice(name)
 
 
@@ -88,15 +90,20 @@ def _auto(q: Tensor, bias: BiasTable) -> Choice:
         if torch.are_deterministic_algorithms_enabled():
             return Choice("reference", "triton sums gradients in no fixed order, and determinism is asked for")
         unable = _unable(q)
-        return Choice("reference", f"triton {unable}") if unable else Choice("triton")
+        return Choice(_whole(bias), f"triton {unable}") if unable else Choice("triton")
     if torch.compiler.is_compiling():
-        return Choice("reference", "torch.compile can't trace fused")
+        return Choice("reference", UNCOMPILED["fused"])
     if q.device.type != "cpu":
         return Choice("reference")
     keys = bias.points.shape[2] * bias.points.shape[3]
     if keys < KEYS or q.shape[2] * keys < SCORES:
-        return Choice("reference")
+        return Choice(_whole(bias))
     return Choice("fused")
+
+
+def _whole(bias: BiasTable) -> str:
+    """Who computes all scores at once: `dense` would read by `gather` twice, and keeps what a compiler wouldn't."""
+    return "dense" if bilinear.by_grid_sample(bias.read) and not torch.compiler.is_compiling() else "reference"
 
 
 def _unable(q: Tensor) -> str:

@@ -18,6 +18,7 @@ from src.models.deformable_op.bias_table import BiasTable
 from src.models.deformable_op.cells import axes
 from src.models.deformable_op.scratch import Scratch
 from src.models.deformable_op.stencil import Block, Interpolation, Table
+from src.models.softmax_attention import as_multiplied
 
 SCORES = 2**20  # of a block: 4 MiB in float32
 
@@ -28,10 +29,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: BiasTable) -> Tensor:
     Raises:
         IrregularQueries: the queries aren't a mesh.
     """
-    device = q.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        q, k, v = (t.to(torch.get_autocast_dtype(device)) for t in (q, k, v))
-    return _Attention.apply(q, k, v, bias.table, bias.points, bias.queries)
+    return _Attention.apply(*as_multiplied(q, k, v), bias.table, bias.points, bias.queries)
 
 
 class _Attention(torch.autograd.Function):
