@@ -13,7 +13,7 @@ from src.models.attention.heads import to_heads, to_map
 from src.models.geometry import GeometryError, nearest, size
 from src.models.looking import Look
 from src.models.pointwise import Pointwise
-from src.models.recomputed import NO_NORM
+from src.models.recomputed import NO_NORM, normed_then
 from src.models.reference_grid import Grid
 from src.models.sampling import Sampling
 from src.models.stage import Stage
@@ -56,8 +56,8 @@ class DeformableAttention(nn.Module):
         self.proj = Pointwise(dim, dim)
 
     def forward(self, x: Tensor, norm: nn.Module = NO_NORM) -> Tensor:
-        x = norm(x)
-        q = self.to_q(x)
+        # The norm is computed twice, so that only what is read at the points is kept of it, and not its whole map too.
+        q, x = normed_then(norm, self.to_q, x), norm(x)
 
         # Where to look: a uniform grid, moved by offsets read from the queries.
         points = self.choose_points(q)
