@@ -1,7 +1,7 @@
 """`python -m src.benchmark study`: how many runs a machine makes, and what the runner itself costs.
 
 workers        the study of Table 6 on digits with a short schedule, from the command to its end: one worker, and
-               one for each core
+               one for each core; with --device cuda one run at a time on a GPU, and several packed onto it
 bookkeeping    of a study that is running, for each job that ends, with few and with many jobs done
 """
 
@@ -36,6 +36,7 @@ from src.studies.table import Table as Jobs
 
 PARTS = ("bookkeeping", "workers")
 JOBS = (100, 1000)
+PACKED = (4, 8, 16)  # runs on one GPU at the same time; a core each is all that they then have
 REPORTED = 20  # jobs of which the end is told while the bookkeeping is timed
 
 
@@ -60,11 +61,17 @@ def run(options: Options) -> None:
 
 
 def _workers(table: Table, options: Options) -> None:
-    size = ["recipe.epochs=1", "recipe.warmup_epochs=0", "logger=csv", "seeds=1"]
+    size = ["recipe.epochs=1", "recipe.warmup_epochs=0", "logger=csv"]
     if options.quick:
         size += ["data.scenes_per_epoch=512", "data.val_scenes=100", "data.test_scenes=200"]
-    many = usable_cores()
-    versions = {f"{count} worker{'s' * (count > 1)}": _study(count, size) for count in (1, many)}
+    if options.device == "cuda":  # as many jobs as the most that are packed, or some slots stay empty
+        counts = (1, *PACKED)
+        size += ["seeds=3", "trainer.accelerator=gpu", "engine.gpus=[0]", "engine.threads=1"]
+        given = {count: [f"engine.workers={count}", f"engine.jobs_per_gpu={count}"] for count in counts}
+    else:
+        size += ["seeds=1", "trainer.accelerator=cpu"]  # cores are shared out among workers, as by default
+        given = {count: [f"engine.workers={count}"] for count in dict.fromkeys((1, usable_cores()))}
+    versions = {f"{count} worker{'s' * (count > 1)}": _study([*size, *own]) for count, own in given.items()}
     found = compete(versions, baseline="1 worker", rounds=options.rounds or 2, warm_up=0)
     load = os.getloadavg()[2]
     for name, timing in found.items():
@@ -75,13 +82,12 @@ def _workers(table: Table, options: Options) -> None:
         )
 
 
-def _study(workers: int, size: Sequence[str]) -> Callable[[], float]:
+def _study(overrides: Sequence[str]) -> Callable[[], float]:
     """The whole study by one command, in an empty folder of runs; seconds by the clock."""
 
     def version() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "src.study", "run", "table6_geometry", *size, f"runs={folder}"]
-            command += [f"engine.workers={workers}", "engine.threads=1"]
+            command = [sys.executable, "-m", "src.study", "run", "table6_geometry", *overrides, f"runs={folder}"]
             began = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
             if done.returncode:

@@ -5,6 +5,7 @@ import csv
 import pytest
 from torch.nn import functional as F
 
+from src import study as command
 from src.benchmarks import startup, study
 from src.benchmarks.bars import bars
 from src.benchmarks.options import Options
@@ -89,6 +90,27 @@ def test_the_page_of_start_up_has_every_part(tmp_path):
     drawn = {head: pairs for head, pairs in startup.panels(found).items() if pairs}
     assert [name for pairs in drawn.values() for name, _ in pairs] == ["torch", "timm", "imports"]
     assert "timm 1.00" in bars(drawn, unit="seconds", text="").get_label()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_workers_are_compared_on_the_same_jobs(tmp_path, monkeypatch, device):
+    asked = []
+    monkeypatch.setattr(study, "_study", lambda overrides: lambda: asked.append(overrides) or 1.0)
+    monkeypatch.setattr(study, "usable_cores", lambda: 2)
+
+    def measure(table):
+        study._workers(table, Options(output=tmp_path, rounds=2, device=device))
+
+    found = rows(tmp_path, measure, study)
+    counts = (1, *study.PACKED) if device == "cuda" else (1, 2)
+    assert [row["of"] for row in found] == [f"{n} worker{'s' * (n > 1)}" for n in counts]
+    for overrides in asked:  # one study but for its workers
+        shared = [word for word in overrides if "workers" not in word and "jobs_per_gpu" not in word]
+        assert shared == found[0]["settings"].split(" ")
+    for count, overrides in zip(counts, asked, strict=False):
+        words = ["run", "table6_geometry", *overrides, f"runs={tmp_path}"]
+        table, engine = command._frozen(command._parser().parse_args(words))
+        assert len(table.jobs) >= max(counts) and engine.side_by_side(table, len(table.jobs)) == count
 
 
 def test_the_made_up_study_is_finished_and_its_ends_are_told(tmp_path, monkeypatch):
