@@ -26,6 +26,7 @@ TARGETS = {
     "study": "studies with several workers, and runs packed onto one device",
     "startup": "imports by phase, and from the command to the first step",
 }
+RETURNED = "_memory_returned"  # after a target, for its folder
 FEWEST_ROUNDS = 2  # a spread needs them
 
 
@@ -34,13 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures what is asked for."""
     options = _parser().parse_args(arguments)
     asked = Options(
-        output=options.output or OUTPUT / options.target,
+        output=options.output or OUTPUT / (options.target + RETURNED * (options.freed_memory == "returned")),
         rounds=options.rounds,
         threads=options.threads,
         device=options.device,
         quick=options.quick,
         parts=tuple(options.only),
+        freed_memory=options.freed_memory,
     )
+    if options.freed_memory == "kept":
+        keep_freed_memory()
     try:
         import_module(f"src.benchmarks.{options.target}").run(asked)
     except KeyboardInterrupt:
@@ -60,7 +64,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_rounds, metavar="N", help="of each competition")
     parser.add_argument("--threads", type=_count, metavar="N", help="of torch on the CPU (as OMP_NUM_THREADS says)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help=f"{OUTPUT}/TARGET, if not said")
+    parser.add_argument(
+        "--freed-memory",
+        choices=["kept", "returned"],
+        default="kept",
+        help="by the process, as in runs, or to the system, as the C library does",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help=f"{OUTPUT}/TARGET, if not said, with {RETURNED} after it for returned memory",
+    )
     return parser
 
 
@@ -75,5 +90,4 @@ def _rounds(text: str) -> int:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
     sys.exit(main())

@@ -75,6 +75,11 @@ SIDES = (7, 14, 28, 56, 112)
 BYTES_PER_SCORE = {"published": 57, "reference": 33, "dense": 13}
 GB = 1e9
 
+FREED = """
+A process may keep the memory that it frees, as runs do (`src/freed_memory.py`), or return it to the system, as the C
+library has it on its own (`--freed-memory returned`). What makes large tensors anew at each step gains most. Here:
+""".strip().replace("\n", " ")
+
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # q, k, v, table, points, queries
 
 
@@ -166,7 +171,7 @@ def _add(
     for name, timing in timings.items():
         of_memory = {"saved_mb": saved[name] / MB, "times_less_saved": saved[baseline] / saved[name]}
         row = {**columns, "version": name, "kernel": used[name], "against": baseline, **timing.row(), **of_memory}
-        table.add(**row, **peak.get(name, {}), allocator=_allocator())
+        table.add(**row, **peak.get(name, {}), allocator=_allocator(options))
 
 
 # ------------------------------------------------------------------------------------- versions
@@ -265,7 +270,7 @@ def _flex(options: Options, table: Table) -> None:
         )
         for name, timing in timings.items():
             row = {**columns, "direction": "forward", "version": name, "against": "reference", **timing.row()}
-            table.add(**row, allocator=_allocator())
+            table.add(**row, allocator=_allocator(options))
 
 
 def _forward(version: Callable[..., Tensor], arguments: Arguments) -> Callable[[], object]:
@@ -311,6 +316,8 @@ def _written(rows: list[dict[str, Any]], options: Options) -> str:
     """The tables, also in README.md beside the figures."""
     parts = {part: [row for row in rows if row["part"] == part] for part in PARTS}
     said = ["# Deformable attention alone", "`python -m src.benchmark op` writes this page."]
+    if rows:
+        said += [f"{FREED} {'; '.join(dict.fromkeys(row['allocator'] for row in rows))}."]
     columns = {"case": text("case"), "grid": text("grid"), "type": text("dtype"), "version": text("version")}
     last = {"used": text("kernel"), "ms": number("ms", 1), "saved, MB": number("saved_mb", 1)}
     last |= {"times less saved": number("times_less_saved", 1)}
@@ -368,6 +375,6 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _allocator() -> str:
+def _allocator(options: Options) -> str:
     settings = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith("MALLOC_")]
-    return " ".join(settings) or "default"
+    return " ".join([f"freed memory {options.freed_memory}", *settings])

@@ -16,6 +16,8 @@ class Options:
         device: "cpu" or "cuda".
         quick: about a tenth of the work: fewer rounds, smaller batches.
         parts: of the target; none for all.
+        freed_memory: "kept" by the process, as in runs, or "returned" to the system, as the C library has it. The
+            command line sees to it; rows tell.
     """
 
     output: Path
@@ -24,6 +26,7 @@ class Options:
     device: str = "cpu"
     quick: bool = False
     parts: tuple[str, ...] = ()
+    freed_memory: str = "returned"
 
     def chosen(self, parts: Sequence[str]) -> tuple[str, ...]:
         """Those of a target's parts that are asked for, in its order.

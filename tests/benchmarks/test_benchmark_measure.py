@@ -121,12 +121,16 @@ def test_threads_are_as_before_afterwards():
 
 
 def test_the_command_line_hands_on_what_it_is_asked(monkeypatch, tmp_path):
-    asked = []
+    asked, kept = [], []
     monkeypatch.setattr(benchmark, "import_module", lambda name: SimpleNamespace(run=lambda o: asked.append((name, o))))
+    monkeypatch.setattr(benchmark, "keep_freed_memory", lambda: kept.append(True))
     assert benchmark.main(["step", "--quick", "--rounds", "3", "--only", "a", "--output", str(tmp_path)]) == 0
-    assert asked == [("src.benchmarks.step", Options(output=tmp_path, rounds=3, quick=True, parts=("a",)))]
+    wanted = Options(output=tmp_path, rounds=3, quick=True, parts=("a",), freed_memory="kept")
+    assert asked == [("src.benchmarks.step", wanted)] and kept == [True]
+    benchmark.main(["op", "--freed-memory", "returned"])
+    assert asked[1][1].output == benchmark.OUTPUT / "op_memory_returned" and kept == [True]
     benchmark.main(["op"])
-    assert asked[1][1].output == benchmark.OUTPUT / "op"
+    assert asked[2][1].output == benchmark.OUTPUT / "op"
 
 
 def test_what_the_user_can_put_right_is_one_line(monkeypatch, capsys):

@@ -231,9 +231,9 @@ def nothing_said():
 
 @pytest.mark.parametrize(
     ("map_size", "keys", "kernel"),
-    [((28, 28), (28, 28), "fused"), ((14, 14), (14, 14), "dense"), ((56, 56), (7, 7), "dense")],
+    [((84, 84), (84, 84), "fused"), ((28, 28), (28, 28), "dense"), ((1024, 1024), (7, 7), "dense")],
 )
-def test_auto_takes_blocks_where_scores_are_large(map_size, keys, kernel):
+def test_auto_takes_blocks_where_weights_are_many(map_size, keys, kernel):
     assert choose.choose("auto", *of(map_size, keys)).kernel == kernel
 
 
@@ -241,6 +241,7 @@ def test_auto_reads_by_gather_but_once(deterministic):
     """`dense` would do so again for the gradient."""
     assert choose.choose("auto", *of((14, 14), (14, 14), read=bilinear.auto)).kernel == "dense"
     assert choose.choose("auto", *of((14, 14), (14, 14), read=bilinear.gather)).kernel == "reference"
+    assert choose.choose("auto", *of((28, 28), (28, 28), read=bilinear.gather)).kernel == "fused"
     deterministic()
     assert choose.choose("auto", *of((14, 14), (14, 14), read=bilinear.auto)).kernel == "reference"
     assert choose.choose("dense", *of((14, 14), (14, 14), read=bilinear.auto)).kernel == "dense"
@@ -291,8 +292,9 @@ def test_auto_takes_triton_on_cuda_unless_it_cannot(monkeypatch, deterministic):
     assert choice.kernel == "reference" and "determinism" in choice.reason
 
 
-def test_it_falls_back_with_one_line(caplog):
+def test_it_falls_back_with_one_line(caplog, monkeypatch):
     """Queries that aren't a mesh, twice."""
+    monkeypatch.setattr(choose, "SCORES", 2**18)
     q, k, v, table, points, queries = example(map_size=(32, 32), keys=(16, 16), batch=1, dtype=torch.float32)
     queries[3, 3] += 0.1
     bias = BiasTable(table, points, queries, bilinear.grid_sample, "auto")

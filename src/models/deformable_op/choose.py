@@ -17,8 +17,10 @@ log = logging.getLogger(__name__)
 
 NAMES = ("auto", "reference", "dense", "fused", "triton")
 
-# Where blocks pay on a processor: scores that don't fit its cache, in rows that are long enough for its instructions.
-SCORES, KEYS = 2**18, 256  # scores of a head; keys
+# On a processor `dense` takes about two thirds of the time of blocks, in a process that keeps its freed memory, as runs
+# do. Blocks are for what would be too much memory: weights of 256 MiB in float32 for the gradient of one layer. Their
+# rows must be long enough for the processor's instructions, too.
+SCORES, KEYS = 2**26, 256  # scores of all heads and images; keys
 HEAD_DIMS = (16, 32, 64, 128)  # of Triton's matrix products
 UNCOMPILED = {"dense": "torch.compile decides itself what is kept", "fused": "torch.compile can't trace fused"}
 
@@ -96,9 +98,10 @@ def _auto(q: Tensor, bias: BiasTable) -> Choice:
     if q.device.type != "cpu":
         return Choice("reference")
     keys = bias.points.shape[2] * bias.points.shape[3]
-    if keys < KEYS or q.shape[2] * keys < SCORES:
-        return Choice(_whole(bias))
-    return Choice("fused")
+    whole = _whole(bias)
+    if keys < KEYS or (whole == "dense" and q.shape[:3].numel() * keys <= SCORES):
+        return Choice(whole)
+    return Choice("fused")  # which is far faster than reading by `gather`, too
 
 
 def _whole(bias: BiasTable) -> str:
