@@ -15,7 +15,7 @@ from src.freed_memory import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def use():
-    return [np.ones(2**22) for _ in range(2)]  # 32 MiB each
+    return [np.ones(2**21) for _ in range(4)]  # 16 MiB each
 use()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):

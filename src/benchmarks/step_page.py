@@ -20,7 +20,7 @@ autograd keeps for the gradient, each storage once, parameters left out. The tra
 computation, written anew (`tests/reference/`); that of DAT++ has no NATTEN and copies the keys of every query, so that
 a ratio to it says little about the published code. "1x1 convolutions alone" are all of them, forward and backward, on
 random numbers: what a step would take if all else took no time. Freed memory stays with the process, as in training
-(`src/freed_memory.py`), for every version.
+(`src/freed_memory.py`: blocks of up to 32 MiB), for every version.
 """
 
 Row = Mapping[str, Any]

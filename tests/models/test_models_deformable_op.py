@@ -231,7 +231,7 @@ def nothing_said():
 
 @pytest.mark.parametrize(
     ("map_size", "keys", "kernel"),
-    [((84, 84), (84, 84), "fused"), ((28, 28), (28, 28), "dense"), ((1024, 1024), (7, 7), "dense")],
+    [((56, 56), (56, 56), "fused"), ((28, 28), (28, 28), "dense"), ((1024, 1024), (7, 7), "dense")],
 )
 def test_auto_takes_blocks_where_weights_are_many(map_size, keys, kernel):
     assert choose.choose("auto", *of(map_size, keys)).kernel == kernel

@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 NAMES = ("auto", "reference", "dense", "fused", "triton")
 
-# On a processor `dense` takes about two thirds of the time of blocks, in a process that keeps its freed memory, as runs
-# do. Blocks are for what would be too much memory: weights of 256 MiB in float32 for the gradient of one layer. Their
-# rows must be long enough for the processor's instructions, too.
-SCORES, KEYS = 2**26, 256  # scores of all heads and images; keys
+# Where blocks pay on a processor: tensors of all scores would be more than a process keeps of its freed memory (32 MiB,
+# `src/freed_memory.py`), so that the system fills them with zeros each time, which takes as long as the work itself; and
+# rows are long enough for the processor's instructions.
+SCORES, KEYS = 2**23, 256  # scores of all heads and images; keys
 HEAD_DIMS = (16, 32, 64, 128)  # of Triton's matrix products
 UNCOMPILED = {"dense": "torch.compile decides itself what is kept", "fused": "torch.compile can't trace fused"}
 
