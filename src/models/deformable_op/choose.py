@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 NAMES = ("auto", "reference", "dense", "fused", "triton")
 
-# Where blocks pay on a processor: tensors of all scores would be more than a process keeps of its freed memory (32 MiB,
-# `src/freed_memory.py`), so that the system fills them with zeros each time, which takes as long as the work itself; and
-# rows are long enough for the processor's instructions.
+# Where blocks pay on a processor: tensors of all scores would be larger than what a process keeps of its freed memory
+# (32 MiB, `src/freed_memory.py`), and the system would fill them with zeros each time, which takes as long as the work
+# itself; and rows are long enough for the processor's instructions.
 SCORES, KEYS = 2**23, 256  # scores of all heads and images; keys
 HEAD_DIMS = (16, 32, 64, 128)  # of Triton's matrix products
 UNCOMPILED = {"dense": "torch.compile decides itself what is kept", "fused": "torch.compile can't trace fused"}
