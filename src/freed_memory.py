@@ -1,7 +1,7 @@
 """Freed memory stays with the process, on Linux.
 
 glibc hands memory back to the kernel when it is freed. A training step frees and asks for the same blocks again, so the
-kernel fills them with zeros anew, page by page, each time: 4 to 10 % of a step on a CPU. Blocks of up to 32 MiB, the
+kernel fills them with zeros anew, page by page, each time. Blocks of up to 32 MiB, the
 most that glibc allows, are kept. Larger ones still go back: kept, their gaps could hold up as much memory again.
 """
 

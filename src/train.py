@@ -7,7 +7,6 @@ from omegaconf import DictConfig
 
 from src.commands import end_with_reader, one_line_errors
 from src.config import resolve
-from src.freed_memory import keep_freed_memory
 from src.imports import uncollected
 
 
@@ -17,7 +16,6 @@ def main(cfg: DictConfig) -> float:
     several = HydraConfig.get().mode is RunMode.MULTIRUN
     with one_line_errors(several=several, again="goes on from the last checkpoint"):
         plain = resolve(cfg)
-        keep_freed_memory()
         if several and (plain["trainer"]["devices"] != 1 or plain["trainer"]["strategy"] != "auto"):
             from src.ranks import train_apart
 

@@ -22,6 +22,7 @@ from src.callbacks.stop_signals import StopSignals
 from src.classifier import ImageClassifier
 from src.complexity import count_macs, count_parameters, on_meta
 from src.config import build, build_model
+from src.freed_memory import keep_freed_memory
 from src.looking.points import points_on
 from src.models.checkpointing import checkpoint_activations
 from src.models.deformable_op import choose
@@ -70,6 +71,7 @@ def train(cfg: dict[str, Any]) -> dict[str, Any]:
             been computed.
         RunningElsewhere: another process is computing this run.
     """
+    keep_freed_memory()  # here: whichever way a run is started
     facts = check(cfg)
     cfg = pinned(cfg, facts["data_fingerprint"])
     startup = seconds_since_start()

@@ -28,6 +28,14 @@ def tiny(tmp_path, *overrides):
     return load_config(*TINY, f"runs={tmp_path}", *overrides)
 
 
+def test_a_run_keeps_its_freed_memory(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(training, "keep_freed_memory", lambda: kept.append(True))
+    with pytest.raises(GeometryError):
+        training.train(tiny(tmp_path, "model.stages.three.num_heads=7"))
+    assert kept == [True], "whichever command starts it"
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_trains(name, tmp_path):
     cfg = tiny(tmp_path, f"experiment={name}", "recipe.epochs=1", "recipe.warmup_epochs=0", "logger=csv")
